@@ -1,0 +1,123 @@
+"""The record as everyone else reads it. Reading never creates or changes anything."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any, final
+
+from hpsearch.errors import NotFoundError
+from hpsearch.strategy import Decision
+from hpsearch.trial import Run, RunKey, State, Trial
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """A study in one line."""
+
+    name: str
+    #: ``running`` (a live coordinator has it), ``complete``, ``stopped``, ``interrupted`` or ``failed``
+    state: str
+    #: why, where it is not complete
+    reason: str
+    #: ``study.spec_of``
+    spec: Mapping[str, Any]
+    fingerprint: str
+    code_hash: str
+    #: the study file's path and text; empty for a study written in Python
+    file: str
+    text: str
+    #: trials by state; states of none are missing
+    counts: Mapping[State, int]
+    #: number, value and sd of the best complete trial; None while there is none
+    best: tuple[int, float, float | None] | None
+    #: seconds since 1970, UTC
+    created: float
+    updated: float
+    #: of coordinator's time, over all restarts
+    seconds: float
+    #: who holds it now (``process 123 on host``); empty where nobody does
+    holder: str
+    #: turns written; grows with every change
+    rev: int
+    #: late reports that were refused
+    fenced: int
+    #: (address, text), oldest first
+    notes: Sequence[tuple[str, str]] = ()
+    #: the spec's, then those given later
+    tags: Sequence[str] = ()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One metric of one run over its epochs, of the attempt that counts.
+
+    A number that the training function returned without having reported it is a curve of one point, at the last epoch.
+    """
+
+    run: RunKey
+    metric: str
+    epochs: Sequence[int]
+    values: Sequence[float]
+
+
+def not_found(study: str, names: Iterable[str]) -> NotFoundError:
+    """The error for a study that is not in the record, with the names that are near."""
+    near = get_close_matches(study, list(names), n=3, cutoff=0.6)
+    words = f"; near names: {', '.join(near)}" if near else ""
+    return NotFoundError(f"there is no study {study!r}{words}", hint="hpsearch list names all studies")
+
+
+def as_seen(trial: Trial, *, live: bool) -> Trial:
+    """A stored trial as a reader sees it: its state follows its runs until it is final.
+
+    Runs of a study that no coordinator holds are not running, whatever was stored last.
+    """
+    runs = trial.runs
+    if not live:
+        runs = tuple(replace(run, state=State.QUEUED) if run.state is State.RUNNING else run for run in runs)
+    if trial.state.final:
+        return trial if live else replace(trial, runs=runs)
+    return replace(trial, state=state_of(runs), runs=runs)
+
+
+def state_of(runs: Sequence[Run]) -> State:
+    """The state of a trial that is not final: running as soon as one of its runs is, else paused, else queued."""
+    states = {run.state for run in runs}
+    return next((state for state in (State.RUNNING, State.PAUSED) if state in states), State.QUEUED)
+
+
+class Archive(ABC):
+    """Reads. Every method is one short transaction.
+
+    Raises (each method that names a study):
+        NotFoundError: no such study; the message names the near ones.
+    """
+
+    @abstractmethod
+    def studies(self) -> list[StudySummary]:
+        """All studies, the latest changed first."""
+
+    @abstractmethod
+    def study(self, name: str) -> StudySummary:
+        """One study."""
+
+    @abstractmethod
+    def trials(self, study: str, numbers: Sequence[int] | None = None) -> list[Trial]:
+        """Its trials (all, or these) with all their runs, in number order."""
+
+    @abstractmethod
+    def curves(self, study: str, numbers: Sequence[int], metrics: Sequence[str] | None = None) -> list[Curve]:
+        """The curves of these trials' runs; all metrics, or these. Sealed metrics are never among them."""
+
+    @abstractmethod
+    def layers(self, study: str, run: RunKey) -> list[tuple[int, Mapping[str, tuple[float, float]]]]:
+        """(epoch, layer -> (gradient norm, weight norm)) of one run."""
+
+    @abstractmethod
+    def decisions(self, study: str) -> list[Decision]:
+        """What was decided and why, oldest first."""

@@ -1,0 +1,141 @@
+"""``hpsearch plan``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from hpsearch.cli.settings import COMMON, Common, device, workers
+from hpsearch.cli.terminal import duration, out, out_json, params_text, print_table, say, setting_text
+from hpsearch.errors import HpsearchError, UsageError
+
+if TYPE_CHECKING:
+    from hpsearch.plan import Measured, Plan
+    from hpsearch.study import Study
+
+
+def plan(
+    file: Path,
+    /,
+    *,
+    show: int = 5,
+    measure: bool = True,
+    workers_: Annotated[int | None, Parameter(name="--workers")] = None,
+    device_: Annotated[str | None, Parameter(name="--device")] = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    common: Common = COMMON,
+) -> None:
+    """Check a study file and say what it will run: how many trials and runs, the first settings, the time.
+
+    One run is watched for its first epochs in a worker process; nothing is recorded.
+
+    Args:
+        file: The study file.
+        show: How many of the settings that the strategy chooses.
+        measure: Time an epoch. --no-measure starts no worker process.
+        workers_: Worker processes that the estimate is for.
+        device_: auto, cpu, cuda, cuda:1 ...
+        set_: Change a field of the study file: --set search_space.lr.points=5; may be given again.
+    """
+    from hpsearch import plan as planning
+    from hpsearch.read import read_study
+
+    if show < 0:
+        raise UsageError(f"--show: {show} must be at least 0")
+    study = read_study(file, overrides(set_))
+    planned = planning.plan(study, show)
+    count = workers(workers_) or len(os.sched_getaffinity(0))
+    measured, excuse = _measured(study, device(device_), quiet=common.quiet or common.json) if measure else (None, "")
+    seconds = planned.seconds(measured, count) if measured else None
+    if common.json:
+        out_json({"schema": 1, **_json(study, planned, measured), "workers": count, "seconds": seconds})
+        return
+    _print(study, planned)
+    if measured is not None or excuse:
+        out(f"time      {_time_text(measured, seconds, count) if measured else excuse}")
+
+
+def overrides(assignments: Sequence[str] | None) -> dict[str, object]:
+    """``--set a.b=v`` as field and text.
+
+    Raises:
+        UsageError: no ``=`` in it.
+    """
+    found: dict[str, object] = {}
+    for text in assignments or ():
+        field, equals, value = text.partition("=")
+        if not equals or not field:
+            raise UsageError(f"--set {text!r} is no assignment", hint="--set strategy=grid")
+        found[field] = value
+    return found
+
+
+def _measured(study: Study, where: str, *, quiet: bool) -> tuple[Measured | None, str]:
+    from hpsearch.launch import measure
+
+    if not quiet:
+        say("timing an epoch ...", style="dim")
+    try:
+        measured = measure(study, device=where)
+    except HpsearchError as error:
+        # A plan without a time is still a plan; `hpsearch try` shows the error in full.
+        return None, f"unknown: {error}"
+    return measured, "" if measured else f"unknown: the first run came to nothing; hpsearch try {study.file} shows why"
+
+
+def _print(study: Study, planned: Plan) -> None:
+    many = "until the budget ends" if planned.trials is None else f"{planned.trials:,}"
+    baselines = f" ({len(planned.baselines)} baseline)" if planned.baselines else ""
+    seeds = f"{len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}"
+    out(f"study     {study.name}")
+    out(f"strategy  {study.strategy.name}, seed {study.seed}")
+    out(f"metric    {study.metric}, {study.direction}")
+    runs = "" if planned.runs is None else f" = {planned.runs:,} runs"
+    out(f"trials    {many}{baselines} x {seeds}{runs}")
+    if study.budget_s is not None:
+        out(f"budget    {duration(study.budget_s)}")
+    fixed = study.search_space.fixed
+    if fixed:
+        out(f"fixed     {params_text(fixed)}")
+    names = list(study.search_space.searched)
+    rows = [("baseline", setting) for setting in planned.baselines]
+    rows += [(f"#{k}", setting) for k, setting in enumerate(planned.first, len(planned.baselines))]
+    if rows:
+        out()
+        cells = [[head, *(setting_text(setting.get(name)) for name in names)] for head, setting in rows]
+        print_table(["trial", *names], cells)
+        out()
+    for note in planned.notes:
+        say(f"note: {note}", style="yellow")
+
+
+def _time_text(measured: Measured, seconds: float | None, count: int) -> str:
+    parts = [f"{measured.first_s:.1f} s to start a worker"]
+    if measured.epoch_s is not None:
+        epochs = f" x {measured.epochs}" if measured.epochs else ""
+        parts.append(f"{measured.epoch_s:.3g} s an epoch{epochs}")
+    elif measured.run_s is not None:
+        parts.append(f"{measured.run_s:.3g} s a run")
+    text = ", ".join(parts)
+    return text if seconds is None else f"about {duration(seconds)} with {count} workers ({text})"
+
+
+def _json(study: Study, planned: Plan, measured: Measured | None) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "strategy": study.strategy.name,
+        "metric": study.metric,
+        "direction": study.direction,
+        "seeds": study.seeds,
+        "trials": planned.trials,
+        "runs": planned.runs,
+        "baselines": planned.baselines,
+        "first": planned.first,
+        "notes": planned.notes,
+        "epoch_s": measured.epoch_s if measured else None,
+        "run_s": measured.estimate_s if measured else None,
+    }

@@ -1,0 +1,214 @@
+"""``hpsearch run``."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, final
+
+from cyclopts import Group, Parameter
+
+from hpsearch.cli.plan import overrides
+from hpsearch.cli.settings import COMMON, Common, device, workers
+from hpsearch.cli.terminal import ask, duration, interactive, number, out, out_json, params_text, say
+from hpsearch.errors import UsageError
+from hpsearch.trial import State
+
+if TYPE_CHECKING:
+    from hpsearch.launch import Outcome
+    from hpsearch.study import Study
+
+CHANGES = Group("Changes to the study file", sort_key=1)
+HOW = Group("How it runs", sort_key=2)
+
+
+@Parameter(name="*", group=HOW)
+@final
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """What ``run`` and ``resume`` can be told about where and how, which changes no trial."""
+
+    workers: Annotated[int | None, Parameter(help="Worker processes; default: one a CUDA device, or one a core.")] = (
+        None
+    )
+    on: Annotated[
+        Literal["local", "inline"],
+        Parameter(help="local: worker processes; inline: this process, for debugging."),
+    ] = "local"
+    device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1 ...")] = None
+    files: Annotated[
+        Path | None, Parameter(help="Where logs and checkpoints go; default: hpsearch-files beside the database.")
+    ] = None
+    grace: Annotated[str, Parameter(help="How long the first Ctrl-C lets runs in flight finish.")] = "30s"
+    allow_changed_code: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Go on though the training code has changed.")
+    ] = False
+    progress: Annotated[
+        Literal["auto", "live", "log", "none"],
+        Parameter(help="live: redrawn; log: lines; auto: live on a terminal."),
+    ] = "auto"
+
+    def options(self) -> dict[str, Any]:
+        """As ``launch.run`` takes them.
+
+        Raises:
+            UsageError: workers or grace cannot be.
+        """
+        return {
+            "workers": workers(self.workers),
+            "on": self.on,
+            "device": device(self.device),
+            "files": self.files,
+            "grace_s": seconds("--grace", self.grace),
+            "allow_changed_code": self.allow_changed_code,
+        }
+
+
+HERE = How()
+
+
+def run(
+    file: Path,
+    /,
+    *,
+    n_trials: Annotated[str | None, Parameter(name=["--n-trials", "-n"], group=CHANGES)] = None,
+    budget: Annotated[str | None, Parameter(group=CHANGES)] = None,
+    seeds: Annotated[str | None, Parameter(group=CHANGES)] = None,
+    seed: Annotated[str | None, Parameter(group=CHANGES)] = None,
+    name: Annotated[str | None, Parameter(group=CHANGES)] = None,
+    tag: Annotated[list[str] | None, Parameter(negative="", group=CHANGES)] = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="", group=CHANGES)] = None,
+    extend: Annotated[bool, Parameter(negative="", show_default=False, group=CHANGES)] = False,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="", show_default=False, group=HOW)] = False,
+    how: How = HERE,
+    common: Common = COMMON,
+) -> int:
+    """Run a study to its end. The same command again goes on where it stopped.
+
+    Ctrl-C once finishes the runs in flight and stops, twice stops now. Where stdout is no terminal, the study's name
+    is printed to it.
+
+    Args:
+        file: The study file.
+        n_trials: So many trials.
+        budget: So much time: 2h, 90m, 1h30m.
+        seeds: Seeds of every trial: a number, or a list [0, 1, 2].
+        seed: Seed of the search and of the data split.
+        name: Another name.
+        tag: A further tag; may be given again.
+        set_: Any field: --set search_space.lr.points=5; may be given again.
+        extend: The study may have a larger budget than it was stored with.
+        yes: Ask nothing.
+    """
+    from hpsearch.read import read_study
+
+    given = {"n_trials": n_trials, "budget": budget, "seeds": seeds, "seed": seed}
+    changes = {field: value for field, value in given.items() if value is not None} | overrides(set_)
+    study = read_study(file, changes)
+    study = _renamed(study, name, tag)
+    return start(study, common, how, confirm=not yes, extend=extend)
+
+
+def _renamed(study: Study, name: str | None, tags: list[str] | None) -> Study:
+    return replace(study, name=name or study.name, tags=tuple(dict.fromkeys([*study.tags, *(tags or [])])))
+
+
+def seconds(option: str, text: str) -> float:
+    """``30s``, ``5m``, ``2h`` or a number of seconds.
+
+    Raises:
+        UsageError: it is none.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    digits, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+    try:
+        value = float(digits) * unit
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{option}: {text!r} is no time", hint=f"{option} 30s")
+    return value
+
+
+def start(study: Study, common: Common, how: How, *, confirm: bool, extend: bool = False) -> int:
+    """Run a study, show its progress and its end, and return the exit code."""
+    from hpsearch import launch
+    from hpsearch.cli.live import display
+    from hpsearch.plan import plan
+
+    options = how.options()
+    planned, url = plan(study, 0), common.database
+    for note in planned.notes:
+        say(f"note: {note}", style="yellow")
+    if planned.notes and confirm and interactive() and not ask("Run it all the same?"):
+        say("nothing was run")
+        return 2
+    if not common.quiet:
+        trials = "trials until the budget ends" if planned.trials is None else f"{planned.trials:,} trials"
+        count = len(study.seeds)
+        say(
+            f"study {study.name}   {study.strategy.name}, {trials} x {count} seed{'s' * (count > 1)}, seed {study.seed}"
+        )
+        say(f"db {_redacted(url)}   metric {study.metric}, {study.direction}", style="dim")
+    # What training code prints in this process (--on inline) is no result of ours.
+    with redirect_stdout(sys.stderr), display("none" if common.quiet else how.progress) as watcher:
+        outcome = launch.run(study, db=url, observer=watcher, signals=True, extend=extend, **options)
+    if not common.quiet:
+        _summary(outcome)
+    if common.json:
+        out_json(outcome_json(outcome))
+    else:
+        _name(outcome.study)
+    return outcome.exit_code
+
+
+def _name(study: str) -> None:
+    if not sys.stdout.isatty():
+        out(study)
+
+
+def _redacted(url: str) -> str:
+    from hpsearch.stores.sql.engine import parse, redacted
+
+    return redacted(parse(url))
+
+
+def _summary(outcome: Outcome) -> None:
+    progress = outcome.progress
+    counts = ", ".join(f"{count} {state}" for state, count in progress.counts.items())
+    mark = "✓" if outcome.state == "complete" and progress.best else "✗"
+    reason = f" ({outcome.reason})" if outcome.reason else ""
+    ending = f"{mark} {outcome.state}{reason}: {counts or 'no trial'} in {duration(progress.seconds)}"
+    for line in ending.splitlines():
+        say(textwrap.fill(line, 80, subsequent_indent="  "))
+    if progress.best:
+        best = progress.best[0]
+        spread = "" if best.sd is None else f" ± {number(best.sd, 2)}"
+        n = len(progress.seeds)
+        baseline = ", the baseline" if best.baseline else ""
+        say(f"best #{best.number}  {progress.metric} {number(best.value)}{spread} ({n} seed{'s' * (n > 1)}){baseline}")
+        say(f"  {params_text(best.params)}")
+    if outcome.state == "complete":
+        say(f"next: hpsearch {'show' if progress.best else 'status'} {outcome.study}")
+    else:
+        say(f"next: hpsearch resume {outcome.study}")
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """How a study ended, as ``--json`` gives it."""
+    progress = outcome.progress
+    best = progress.best[0] if progress.best else None
+    mean = {"mean": best.value, "sd": best.sd, "n": len(progress.seeds)} if best else None
+    return {
+        "schema": 1,
+        "study": outcome.study,
+        "state": outcome.state,
+        "reason": outcome.reason,
+        "trials": {str(state): progress.counts[state] for state in State if progress.counts.get(state)},
+        "best": None if best is None else {"trial": best.number, progress.metric: mean, "params": best.params},
+        "failures": [{"run": key, "reason": reason} for key, reason in progress.failures],
+        "seconds": progress.seconds,
+    }

@@ -1,0 +1,313 @@
+"""Run a study: pick its store and its executor, and search.
+
+outcome = hp.run(hp.read_study("studies/digits_random.yaml"), workers=2)
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+from typing import Any, final
+
+from hpsearch.errors import NotFoundError, Problem, StudyChangedError, StudyError
+from hpsearch.executor import Assignment, Executor
+from hpsearch.ledger import Ending, Progress
+from hpsearch.objective import Workload, find, source_hash
+from hpsearch.plan import Measured
+from hpsearch.search import Observer, search
+from hpsearch.settings import database, files_folder
+from hpsearch.space import Params
+from hpsearch.store import StudyRecord, this_process
+from hpsearch.study import Study, differences, fingerprint, spec_of
+from hpsearch.trial import EpochReport, Finished, Lost, Report, RunKey, State
+
+#: a study whose coordinator is silent for so long is free for another one
+LEASE_S = 60.0
+#: an inline run blocks its coordinator, which cannot renew its lease meanwhile
+INLINE_LEASE_S = 24 * 3600.0
+#: how long ``measure`` watches a run
+MEASURE_S = 20.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a study ended."""
+
+    study: str
+    #: ``complete``, ``stopped``, ``interrupted`` or ``failed``
+    state: str
+    reason: str
+    progress: Progress
+    #: as ``hpsearch run`` ends: 0 complete, 4 no usable result, 130 interrupted or stopped, 143 by SIGTERM
+    exit_code: int
+
+
+@final
+class Interrupts:
+    """Counts SIGINT and SIGTERM: once is "in good order", twice is "now"."""
+
+    def __init__(self) -> None:
+        self.level = 0
+        self.terminated = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.level = min(self.level + 1, 2)
+        self.terminated = self.terminated or signum == signal.SIGTERM
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Take the two signals over; give them back afterwards."""
+        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run(
+    study: Study,
+    *,
+    db: str | None = None,
+    workers: int | None = None,
+    on: str = "local",
+    device: str = "auto",
+    extend: bool = False,
+    allow_changed_code: bool = False,
+    files: Path | None = None,
+    grace_s: float = 30.0,
+    observer: Observer | None = None,
+    signals: bool = False,
+) -> Outcome:
+    """Run a study to its end, from where its record stands.
+
+    Args:
+        study: from ``read_study`` or ``define``.
+        db: the database's URL (``database`` says the default).
+        workers: worker processes; None: one a CUDA device, or one a core.
+        on: ``local`` (worker processes) or ``inline`` (this process, for debugging).
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
+        extend: the study may have a larger budget (``n_trials``, ``budget``) than the stored one of its name.
+        allow_changed_code: go on though the training code has changed since the study began.
+        files: where logs and checkpoints go (``files_folder`` says the default).
+        grace_s: how long a first SIGINT or SIGTERM lets running runs finish.
+        observer: hears of the progress a few times a second.
+        signals: handle SIGINT and SIGTERM here (main thread only); the first drains, the second stops now.
+
+    Raises:
+        StudyChangedError: the stored study of this name has another spec, budget or code.
+        StudyHeldError: another coordinator has it.
+        ObjectiveError, UnusableError, StoreError, ExecutorError: as ``errors.py`` says.
+    """
+    from hpsearch.stores.sql import open_store
+
+    find(study.objective)
+    url = database(db)
+    record = _record(study)
+    _refuse_budget(study, url, extend=extend)
+    workload = _workload(study, device, files or files_folder(url, study.name))
+    store, executor, interrupts = open_store(url), _executor(on, workers, device), Interrupts()
+    try:
+        with interrupts.installed() if signals else nullcontext():
+            ending = search(
+                study,
+                record,
+                store=store,
+                executor=executor,
+                workload=workload,
+                holder=this_process(),
+                interrupt=interrupts,
+                lease_s=INLINE_LEASE_S if on == "inline" else LEASE_S,
+                grace_s=grace_s,
+                allow_changed=allow_changed_code,
+                observer=observer or (lambda progress: None),
+            )
+    finally:
+        executor.close()
+    if ending.error:
+        raise ending.error
+    return Outcome(
+        study=study.name,
+        state=ending.state,
+        reason=ending.reason,
+        progress=ending.progress,
+        exit_code=_exit_code(ending, interrupts),
+    )
+
+
+def measure(study: Study, *, device: str = "auto") -> Measured | None:
+    """Time the first epochs of the study's first setting in a worker process; None where it does not get so far."""
+    from hpsearch.strategy import History
+
+    history = History(search_space=study.search_space, direction=study.direction, seed=study.seed)
+    settings = [*study.baselines, *study.strategy.ask(history, 1)]
+    started, reports = time.monotonic(), []
+
+    def enough(report: Report) -> bool:
+        reports.append((time.monotonic() - started, report))
+        return len(reports) == 4
+
+    last = _watch(study, settings[0], device=device, enough=enough, limit_s=MEASURE_S)
+    epochs = [(at, report) for at, report in reports if isinstance(report, EpochReport)]
+    whole = last.seconds if isinstance(last, Finished) and last.state is State.COMPLETE else None
+    if not reports or (whole is None and not epochs):
+        return None
+    spans = [b - a for (a, _), (b, _) in pairwise(epochs)]
+    return Measured(
+        first_s=reports[0][0],
+        epoch_s=min(spans) if spans else None,
+        epochs=epochs[0][1].epochs if epochs else None,
+        run_s=whole,
+    )
+
+
+def attempt(
+    study: Study,
+    params: Params,
+    *,
+    device: str = "auto",
+    seed: int | None = None,
+    on_report: Callable[[EpochReport], None] = lambda report: None,
+) -> Finished | Lost:
+    """Train one setting by hand, now, in a worker process; recorded nowhere.
+
+    ``params`` overrules the study's first baseline, or its first setting.
+
+    Raises:
+        StudyError: names a hyperparameter that the study does not have.
+    """
+    from hpsearch.plan import plan
+
+    unknown = sorted(params.keys() - study.search_space.parameters.keys())
+    if unknown:
+        known = ", ".join(study.search_space.parameters)
+        raise StudyError(
+            [
+                Problem(field=name, message="is no hyperparameter of this study", hint=f"it has {known}")
+                for name in unknown
+            ]
+        )
+    first = [*study.baselines, *plan(study, show=1).first][0]
+
+    def passed_on(report: Report) -> bool:
+        if isinstance(report, EpochReport):
+            on_report(report)
+        return False
+
+    last = _watch(study, {**first, **params}, device=device, seed=seed, enough=passed_on)
+    assert isinstance(last, Finished | Lost)
+    return last
+
+
+def _watch(
+    study: Study,
+    params: Params,
+    *,
+    device: str,
+    enough: Callable[[Report], bool],
+    seed: int | None = None,
+    limit_s: float = float("inf"),
+) -> Report | None:
+    """Run one setting until it ends, until ``enough`` says so, or for ``limit_s``; its last report, if it has ended."""
+    find(study.objective)
+    key = RunKey(0, study.seeds[0] if seed is None else seed)
+    with tempfile.TemporaryDirectory(prefix="hpsearch-") as files:
+        executor = _executor("local", 1, device)
+        try:
+            executor.start([Assignment(run=key, params=params, attempt=1)], _workload(study, device, Path(files)))
+            end = time.monotonic() + limit_s
+            while time.monotonic() < end:
+                for report in executor.poll(0.5):
+                    over = enough(report)
+                    if not isinstance(report, EpochReport):
+                        return report
+                    if over:
+                        return None
+            return None
+        finally:
+            executor.close()
+
+
+def _executor(on: str, workers: int | None, device: str) -> Executor:
+    if on == "inline":
+        from hpsearch.executors.inline import InlineExecutor
+
+        return InlineExecutor(device=device)
+    if on == "local":
+        from hpsearch.executors.local import LocalExecutor
+
+        return LocalExecutor(workers, device=device)
+    raise StudyError([Problem(field="--on", message=f"{on!r} is no place for workers", hint="local or inline")])
+
+
+def _workload(study: Study, device: str, files: Path) -> Workload:
+    return Workload(
+        study=study.name,
+        objective=study.objective,
+        metric=study.metric,
+        direction=str(study.direction),
+        seed=study.seed,
+        timeout_s=study.timeout_s,
+        isolate=study.isolate,
+        threads=study.threads,
+        device=device,
+        files=files,
+    )
+
+
+def _record(study: Study) -> StudyRecord:
+    spec = spec_of(study)
+    file = study.file
+    # A study written in Python is known by its spec; its text would not be read again.
+    text = file.read_text(encoding="utf-8-sig") if file and file.suffix != ".py" else ""
+    return StudyRecord(
+        name=study.name,
+        spec=spec,
+        fingerprint=fingerprint(spec),
+        code_hash=source_hash(study.objective),
+        file=str(file.resolve()) if file else "",
+        text=text,
+    )
+
+
+def _refuse_budget(study: Study, url: str, *, extend: bool) -> None:
+    """A stored study's budget grows on request only, and never shrinks: its trials are there."""
+    from hpsearch.stores.sql import open_archive
+
+    try:
+        stored = open_archive(url).study(study.name).spec
+    except NotFoundError:
+        return
+    given = spec_of(study)
+    if differences(stored, given):
+        # The store says what differs, under the lease.
+        return
+    for name in ("n_trials", "budget_s"):
+        old, new = stored.get(name), given.get(name)
+        if old == new:
+            continue
+        grows = new is None or (old is not None and new > old)
+        if grows and extend:
+            continue
+        what = f"the stored study {study.name} has {name}: {_budget(old)}, this one {_budget(new)}"
+        shrinks = f"a budget never shrinks; hpsearch resume {study.name} goes on with the stored one"
+        hint = "--extend raises the budget of the same study" if grows else shrinks
+        raise StudyChangedError(what, hint=hint)
+
+
+def _budget(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _exit_code(ending: Ending, interrupts: Interrupts) -> int:
+    if ending.state == "complete":
+        return 0 if ending.progress.best else 4
+    return 143 if interrupts.terminated else 130

@@ -1,0 +1,118 @@
+"""The loop: ask -> start -> poll -> record. It knows contracts only.
+
+Each turn is decided in memory (``ledger.py``), written in one transaction, and acted upon only when it is durable.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, final
+
+from hpsearch.errors import ObjectiveError
+from hpsearch.executor import Executor
+from hpsearch.ledger import Ending, Ledger, Progress
+from hpsearch.objective import Workload
+from hpsearch.store import Holder, Store, StudyRecord
+from hpsearch.study import Study
+
+#: how long one turn waits for a report
+POLL_S = 0.5
+#: how often the lease is renewed and commands are read
+RENEW_S = 2.0
+#: how often an observer hears of the progress
+OBSERVE_S = 0.2
+
+Observer = Callable[[Progress], None]
+
+
+class Interrupt(Protocol):
+    """How often the user has asked the study to stop: 0 not at all, 1 in good order, 2 now."""
+
+    level: int
+
+
+@final
+class _Clock:
+    """This coordinator's time: each second goes into the record once."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._written = 0.0
+        self._last: dict[str, float] = {}
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self._start
+
+    def unwritten(self) -> float:
+        seconds = self.elapsed() - self._written
+        self._written += seconds
+        return seconds
+
+    def due(self, what: str, every_s: float) -> bool:
+        """True where ``every_s`` have passed since it was last true for ``what``."""
+        now = self.elapsed()
+        if now - self._last.get(what, 0.0) < every_s:
+            return False
+        self._last[what] = now
+        return True
+
+
+def search(
+    study: Study,
+    record: StudyRecord,
+    *,
+    store: Store,
+    executor: Executor,
+    workload: Workload,
+    holder: Holder,
+    interrupt: Interrupt,
+    lease_s: float = 60.0,
+    grace_s: float = 30.0,
+    allow_changed: bool = False,
+    observer: Observer = lambda progress: None,
+) -> Ending:
+    """Run a study from where its record stands to its end, or to the user's.
+
+    Raises:
+        StudyChangedError, StudyHeldError, StoreError: as ``Store.open`` and ``Store.write`` say.
+    """
+    snapshot = store.open(record, holder, lease_s=lease_s, allow_changed=allow_changed)
+    ledger, clock = Ledger(study, snapshot), _Clock()
+    level, deadline = 0, 0.0
+    while True:
+        ledger.apply(executor.poll(POLL_S if ledger.running else 0.0))
+        ledger.seconds = snapshot.seconds + clock.elapsed()
+        over_budget = study.budget_s is not None and ledger.seconds >= study.budget_s
+        asked = max(level, interrupt.level, 2 if ledger.fatal else 0)
+        if asked and not level:
+            deadline = time.monotonic() + grace_s
+        level = 2 if asked and time.monotonic() >= deadline else asked
+        if level == 2 and ledger.running:
+            executor.stop(ledger.running, now=True)
+        assignments = []
+        if not level and not over_budget:
+            ledger.ask()
+            assignments = ledger.claim(executor.capacity())
+        turn = ledger.take()
+        if not turn.empty:
+            store.write(replace(turn, seconds=clock.unwritten()))
+        if assignments:
+            executor.start(assignments, workload)
+        if clock.due("renew", RENEW_S):
+            for command in store.renew(clock.unwritten()):
+                if command.verb == "stop":
+                    level = max(level, 2 if command.payload.get("now") else 1)
+                    deadline = time.monotonic() + grace_s
+        if clock.due("observe", OBSERVE_S):
+            observer(ledger.progress())
+        if not ledger.running and (level or over_budget or ledger.done):
+            break
+    ending = ledger.ending(stopped=level > 0, interrupted=interrupt.level > 0)
+    store.close(ending.state, ending.reason)
+    if isinstance(ledger.fatal, ObjectiveError) and ledger.spoiled:
+        # Nothing has run, so nothing is worth keeping, and the name is free for the mended study.
+        store.delete(study.name)
+    observer(ending.progress)
+    return ending

@@ -1,0 +1,264 @@
+"""The record as the coordinator writes it: one study, one writer, one transaction per turn of the loop.
+
+The loop decides in memory, writes all of it as one ``Turn``, then acts on it. So whatever moment the coordinator dies
+at, the record holds whole turns only, and a run that was started but not recorded as started does not exist.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from hpsearch.errors import StudyChangedError, StudyHeldError
+from hpsearch.strategy import Decision
+from hpsearch.study import differences
+from hpsearch.trial import EpochReport, Finished, Lost, PausedReport, RunKey, State, Trial
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who holds a study: enough to see that it is dead, where it was on this machine."""
+
+    host: str
+    pid: int
+    #: of the machine's start (``/proc/sys/kernel/random/boot_id``) and of the pid namespace, ``boot/namespace``
+    boot_id: str
+    #: of the process's start, in clock ticks since boot: tells a reused pid apart
+    started: int
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+    def is_dead(self) -> bool:
+        """True where it was surely a process of this machine and is gone. False also where nobody can tell."""
+        if self.host != socket.gethostname() or not self.boot_id:
+            return False
+        boot, _, namespace = self.boot_id.partition("/")
+        our_boot, _, our_namespace = _boot_id().partition("/")
+        if not our_boot or boot != our_boot:
+            return bool(our_boot)
+        # In another container of the same name a pid means something else: only its lease can tell.
+        return namespace == our_namespace and _ticks(self.pid) != self.started
+
+
+def this_process() -> Holder:
+    """The calling process, as the holder of a lease."""
+    pid = os.getpid()
+    return Holder(host=socket.gethostname(), pid=pid, boot_id=_boot_id(), started=_ticks(pid) or 0)
+
+
+def _boot_id() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # no Linux: nobody is ever known to be dead, and leases run out
+        return ""
+
+
+def _ticks(pid: int) -> int | None:
+    """When a living process started, in clock ticks since boot; None where there is none (a zombie is none)."""
+    try:
+        # The command's name may hold spaces and brackets; what follows the last ")" is fixed (proc(5)).
+        words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if words[0] in "ZX" else int(words[19])
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """A study as it is stored."""
+
+    name: str
+    #: ``study.spec_of``
+    spec: Mapping[str, Any]
+    #: ``study.fingerprint`` of it
+    fingerprint: str
+    #: sha256 of the objective's source
+    code_hash: str
+    #: the study file's absolute path and text; empty for a study written in Python
+    file: str = ""
+    text: str = ""
+
+
+def clean(text: str) -> str:
+    """Text as every store keeps it: NUL and lone surrogates, which not every database takes, spelled ``\\x00``."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def refuse_changed(stored: StudyRecord, given: StudyRecord, *, allow_changed: bool) -> None:
+    """Refuse a study that is stored with another spec or, unless allowed, with other code.
+
+    Raises:
+        StudyChangedError: with a line for every field that differs.
+    """
+    if stored.fingerprint != given.fingerprint:
+        lines = differences(stored.spec, given.spec) or ["its fingerprint, though no field does"]
+        raise StudyChangedError(
+            "\n".join([f"the stored study {given.name} differs (stored -> given):", *(f"  {line}" for line in lines)]),
+            hint=f"give the study another name, or remove the stored one: hpsearch delete {given.name}",
+        )
+    if stored.code_hash != given.code_hash and not allow_changed:
+        raise StudyChangedError(
+            f"the training code of {given.name} has changed since it was stored "
+            f"(sha256 {stored.code_hash[:12]} -> {given.code_hash[:12]})",
+            hint="--allow-changed-code mixes results of both; another name keeps them apart",
+        )
+
+
+def held(study: str, holder: Holder, seconds: float) -> StudyHeldError:
+    """The error for a study that a live coordinator holds, for ``seconds`` more if it is silent."""
+    return StudyHeldError(
+        f"{study} is held by {holder}",
+        hint=f"end it with hpsearch stop {study}; if it is dead, the study is free in {max(seconds, 0):.0f} s",
+    )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A study as the coordinator finds it when it takes the lease."""
+
+    #: False where this call has created the study
+    existed: bool
+    #: all trials with all their runs, in number order
+    trials: Sequence[Trial]
+    #: the runs that a former coordinator had started: their attempts are void, write them as ``Lost``, claim them again
+    running: Sequence[RunKey]
+    #: lost attempts so far, by run and cause
+    losses: Mapping[RunKey, Mapping[str, int]]
+    #: seconds that all coordinators have spent on the study
+    seconds: float
+    #: turns written so far; the next turn is rev + 1
+    rev: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A queued or paused run becomes running, as this attempt.
+
+    A queued run takes its next attempt; a paused one goes on with the attempt it has.
+    """
+
+    run: RunKey
+    attempt: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A trial has become final."""
+
+    number: int
+    state: State
+    value: float | None
+    sd: float | None
+    tell_seq: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """All that one turn of the loop changes. Written whole or not at all, in this order."""
+
+    #: new trials with their queued runs (state, params, batch, history_seq, baseline)
+    trials: Sequence[Trial] = ()
+    decisions: Sequence[Decision] = ()
+    epochs: Sequence[EpochReport] = ()
+    pauses: Sequence[PausedReport] = ()
+    #: runs that became final
+    finished: Sequence[Finished] = ()
+    #: attempts that are gone: their runs are queued again
+    losses: Sequence[Lost] = ()
+    #: queued or paused runs that will not be run
+    cancelled: Sequence[RunKey] = ()
+    scores: Sequence[Score] = ()
+    claims: Sequence[Claim] = ()
+    #: reports of attempts that were void already: counted, not applied
+    fenced: int = 0
+    #: seconds of the coordinator's time since the last turn
+    seconds: float = 0.0
+
+    @property
+    def empty(self) -> bool:
+        """True where nothing but time has passed."""
+        return not (
+            self.trials or self.decisions or self.epochs or self.pauses or self.finished or self.losses
+            or self.cancelled or self.scores or self.claims or self.fenced
+        )  # fmt: skip
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a door asks of the coordinator."""
+
+    #: ``stop`` (payload ``{"now": bool}``), ``note`` or ``tag`` (``{"address": ..., "text": ...}``)
+    verb: str
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Store(ABC):
+    """Writes. One object speaks for one coordinator; used by one thread."""
+
+    @abstractmethod
+    def open(self, study: StudyRecord, holder: Holder, *, lease_s: float, allow_changed: bool = False) -> Snapshot:
+        """Create the study, or take its lease; afterwards nobody else can write to it until the lease runs out.
+
+        A lease is taken over at once where its holder is a dead process of this machine, else when it has run out.
+        ``study`` replaces the stored spec's loose fields, file and text; with ``allow_changed`` also the code hash.
+
+        Raises:
+            StudyChangedError: the stored fingerprint, or without ``allow_changed`` the code hash, differs.
+            StudyHeldError: a live coordinator has it; the message names the holder.
+            StoreError: the database cannot be used.
+        """
+
+    @abstractmethod
+    def write(self, turn: Turn) -> None:
+        """One transaction. After it returns, the turn is durable; after it raises, nothing of it is there.
+
+        Renews the lease. Idempotent: the same object written again after an unknown outcome changes nothing.
+        Epochs that an attempt has reported already (it went on from a rung without its checkpoint) are not kept twice.
+
+        Raises:
+            StudyHeldError: the lease is lost. StoreError: the database failed, or the turn does not fit the record
+                (a run or trial is unknown or final already, an attempt is not the run's, a value is not finite).
+        """
+
+    @abstractmethod
+    def renew(self, seconds: float) -> list[Command]:
+        """Renew the lease, add to the study's time, and take the commands waiting for it (each is given once)."""
+
+    @abstractmethod
+    def close(self, state: str, reason: str = "") -> None:
+        """Release the lease: the study is ``complete``, ``stopped``, ``interrupted`` or ``failed``, for that reason.
+
+        Runs that are still running are the next coordinator's to claim again. Where the lease is lost, nothing happens.
+        """
+
+    @abstractmethod
+    def send(self, study: str, command: Command) -> bool:
+        """Leave a command for the study's coordinator. False where no live one will read it (nothing is left).
+
+        ``note`` and ``tag`` need no coordinator: they are in the record when this returns True.
+
+        Raises:
+            NotFoundError: no such study.
+        """
+
+    @abstractmethod
+    def delete(self, study: str) -> None:
+        """Remove a study and all its rows.
+
+        Raises:
+            NotFoundError: no such study. StudyHeldError: a live coordinator has it.
+        """

@@ -1,0 +1,164 @@
+"""Engines: everything that differs between databases, and their errors in our words."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, final
+from urllib.parse import quote
+
+from sqlalchemy import URL, Double, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.sql.functions import FunctionElement
+
+from hpsearch.errors import StoreError
+
+Mode = Literal["ro", "rw", "rwc"]
+BUSY_MS = 20_000
+WRITER_CACHE_KIB = 64 * 1024
+
+SQLITE_WORDS = {
+    "SQLITE_FULL": ("the disk is full", "make room and run the same command again: it goes on where it stopped"),
+    "SQLITE_BUSY": (f"another process has locked it for over {BUSY_MS // 1000} s", "hpsearch list shows who runs"),
+    "SQLITE_LOCKED": ("another connection has locked it", "try again"),
+    "SQLITE_READONLY": ("it cannot be written", "check the owner and mode of the file and of its folder"),
+    "SQLITE_CORRUPT": ("the file is damaged", "restore a copy, or start anew with another --db"),
+    "SQLITE_NOTADB": ("the file is no SQLite database", "name another file with --db sqlite:///PATH"),
+    "SQLITE_CANTOPEN": ("the file cannot be opened", "check the path and who may read it"),
+    "SQLITE_IOERR": ("the disk or file system failed", "check the disk; a network file system cannot hold SQLite"),
+    "SQLITE_PERM": ("it may not be opened", "check who may read it"),
+    "SQLITE_AUTH": ("it may not be opened", "check who may read it"),
+    "SQLITE_TOOBIG": ("a text is over its limit of 1 GB", ""),
+}
+
+
+@final
+class now(FunctionElement[float]):
+    """Seconds since 1970, UTC, by the database's clock."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now)
+def _now(element: now, compiler: Any, **_: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: now, compiler: Any, **_: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+def parse(url: str) -> URL:
+    """The address of a database.
+
+    Raises:
+        StoreError: it is none, or of a kind that we do not know.
+    """
+    hint = "for example sqlite:///hpsearch.db, or postgresql://user@host/name"
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # its text is not repeated: it may hold a password
+        raise StoreError("the database's address cannot be read", hint=hint) from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StoreError(f"{redacted(parsed)}: {parsed.drivername!r} is no database we know", hint=hint)
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise StoreError(f"{redacted(parsed)}: a database in memory would keep nothing", hint=hint)
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+def redacted(url: URL) -> str:
+    """The address without its passwords."""
+    secret = {name: "***" for name in url.query if "pass" in name.lower() or "secret" in name.lower()}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def path_of(url: URL) -> Path | None:
+    """SQLite's file; None for a server."""
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def make_engine(url: URL, mode: Mode) -> Engine:
+    """``ro`` reads only, ``rw`` never creates, ``rwc`` creates. A new connection for every use, so no lock outlives it.
+
+    Writers keep their connection.
+    """
+    try:
+        if url.get_backend_name() == "sqlite":
+            return _sqlite(url, mode)
+        return create_engine(url, pool_pre_ping=True, pool_size=2)
+    except NoSuchModuleError as error:
+        raise StoreError(f"{redacted(url)}: {error}", hint="sqlite:///hpsearch.db") from None
+    except ModuleNotFoundError as error:
+        raise StoreError(f"{redacted(url)} needs {error.name}", hint="pip install 'hpsearch[postgres]'") from None
+
+
+def _sqlite(url: URL, mode: Mode) -> Engine:
+    path = path_of(url)
+    assert path is not None
+    address = f"file:{quote(str(path.absolute()))}?mode={mode}"
+
+    def connect() -> sqlite3.Connection:
+        # isolation_level None: transactions begin and end where we say so, DDL included.
+        connection = sqlite3.connect(
+            address, uri=True, isolation_level=None, timeout=BUSY_MS / 1000, check_same_thread=False
+        )
+        connection.execute("PRAGMA foreign_keys = ON")
+        if mode == "rwc":
+            _writer(connection)
+        return connection
+
+    if mode == "rwc":
+        engine = create_engine("sqlite://", creator=connect, pool_size=1, max_overflow=0, poolclass=QueuePool)
+    else:
+        engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    # A write lock from the start: a transaction that reads first and then writes fails at once where another writes.
+    begin = "BEGIN" if mode == "ro" else "BEGIN IMMEDIATE"
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def _writer(connection: sqlite3.Connection) -> None:
+    """Durability first: an acknowledged turn survives a power cut."""
+    # WAL in other versions can lose a committed transaction (the "WAL reset" fault, mended in 2026).
+    wanted = "wal" if wal_is_safe(sqlite3.sqlite_version_info) else "delete"
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if mode != wanted:
+        (mode,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+    # EXTRA also syncs the folder after the journal's removal, which is what commits.
+    connection.execute(f"PRAGMA synchronous = {'FULL' if mode == 'wal' else 'EXTRA'}")
+    connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
+
+
+def wal_is_safe(version: tuple[int, ...]) -> bool:
+    """True for the SQLite versions that have the fix: 3.51.3 and later, 3.50.7 and later, 3.44.6 and later."""
+    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+
+
+@contextmanager
+def in_words(url: URL) -> Iterator[None]:
+    """Turn the database's errors into ``StoreError``."""
+    try:
+        yield
+    except DBAPIError as error:
+        message, hint = _words(url, error.orig)
+        raise StoreError(message, hint=hint) from error
+    except sqlite3.Error as error:
+        message, hint = _words(url, error)
+        raise StoreError(message, hint=hint) from error
+
+
+def _words(url: URL, error: BaseException | None) -> tuple[str, str]:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    where = redacted(url)
+    for code, (words, hint) in SQLITE_WORDS.items():
+        if name.startswith(code):
+            return f"{where}: {words} ({error})", hint
+    if name.startswith("SQLITE_CONSTRAINT") or type(error).__name__ == "IntegrityError":
+        return f"{where}: the record refused a row ({error}); nothing of the turn was written", ""
+    return f"{where}: {error}", "check that the database is there and reachable"

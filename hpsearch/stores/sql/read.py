@@ -1,0 +1,238 @@
+"""The record on SQL, as everyone else reads it. A connection for every call, so that no lock outlives it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, final
+
+from sqlalchemy import Connection, Engine, Row, Select, and_, distinct, func, select
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
+
+from hpsearch.archive import Archive, Curve, StudySummary, as_seen, not_found
+from hpsearch.errors import NotFoundError, StoreError
+from hpsearch.stores.sql import tables as t
+from hpsearch.stores.sql.engine import in_words, make_engine, now, path_of, redacted
+from hpsearch.stores.sql.migrate import HEAD, revision
+from hpsearch.stores.sql.rows import chunks, holder_of, load_trials, norms_of
+from hpsearch.strategy import Decision
+from hpsearch.trial import Direction, RunKey, State, Trial
+
+NO_STUDY = "hpsearch run STUDY.yaml makes the first one; --db or HPSEARCH_DB names another database"
+
+
+@final
+class SqlArchive(Archive):
+    """A reader's door to the record."""
+
+    def __init__(self, engine: Engine, url: URL) -> None:
+        self._engine = engine
+        self._url = url
+        self._checked = False
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with in_words(self._url):
+            try:
+                connection = self._engine.connect()
+                connection.exec_driver_sql("SELECT name FROM sqlite_master" if path_of(self._url) else "SELECT 1")
+            except OperationalError:
+                self._roll_back()
+                connection = self._engine.connect()
+            with connection:
+                if not self._checked:
+                    self._check(connection)
+                yield connection
+
+    def _roll_back(self) -> None:
+        """Where a killed writer has left a journal, only a connection that may write can undo what it began."""
+        path = path_of(self._url)
+        if path is None or not any(path.with_name(path.name + end).exists() for end in ("-journal", "-wal")):
+            return
+        engine = make_engine(self._url, "rw")
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT name FROM sqlite_master").all()
+        engine.dispose()
+
+    def _check(self, connection: Connection) -> None:
+        found = revision(connection, self._url)
+        if found is None:
+            raise NotFoundError(f"{redacted(self._url)} is empty: no study was ever stored in it", hint=NO_STUDY)
+        if found != HEAD:
+            raise StoreError(
+                f"{redacted(self._url)} has the older schema {found!r}; reading changes nothing",
+                hint="hpsearch resume (or run) of any of its studies upgrades it, after a backup",
+            )
+        self._checked = True
+
+    # Studies
+
+    def studies(self) -> list[StudySummary]:
+        with self._reading() as connection:
+            rows = connection.execute(_STUDIES.order_by(t.study.c.updated.desc(), t.study.c.id.desc())).all()
+            return _summaries(connection, rows, every=True)
+
+    def study(self, name: str) -> StudySummary:
+        with self._reading() as connection:
+            return _summaries(connection, [_find(connection, name)], every=False)[0]
+
+    # What is in one
+
+    def trials(self, study: str, numbers: Sequence[int] | None = None) -> list[Trial]:
+        with self._reading() as connection:
+            row = _find(connection, study)
+            live = _live(row)
+            return [as_seen(trial, live=live) for trial in load_trials(connection, row.id, numbers)]
+
+    def curves(self, study: str, numbers: Sequence[int], metrics: Sequence[str] | None = None) -> list[Curve]:
+        m = t.metric.c
+        points: dict[tuple[RunKey, str], tuple[list[int], list[float]]] = {}
+        with self._reading() as connection:
+            row = _find(connection, study)
+            for part in chunks(sorted(set(numbers))):
+                query = _counting(t.metric, select(m.trial, m.seed, m.repeat, m.name, m.epoch, m.value))
+                query = query.where(m.study == row.id, m.trial.in_(part)).order_by(m.epoch)
+                if metrics is not None:
+                    query = query.where(m.name.in_(list(metrics)))
+                for trial, seed, repeat, name, epoch, value in connection.execute(query):
+                    epochs, values = points.setdefault((RunKey(trial, seed, repeat), name), ([], []))
+                    epochs.append(epoch)
+                    values.append(value)
+                for key, last, name, value in _returned(connection, row.id, part):
+                    if (metrics is None or name in metrics) and (key, name) not in points:
+                        points[key, name] = ([last], [value])
+        return [
+            Curve(run=key, metric=name, epochs=epochs, values=values)
+            for (key, name), (epochs, values) in sorted(points.items(), key=lambda item: item[0])
+        ]
+
+    def layers(self, study: str, run: RunKey) -> list[tuple[int, Mapping[str, tuple[float, float]]]]:
+        c = t.layers.c
+        with self._reading() as connection:
+            row = _find(connection, study)
+            query = _counting(t.layers, select(c.epoch, c.norms)).order_by(c.epoch)
+            query = query.where(c.study == row.id, c.trial == run.trial, c.seed == run.seed, c.repeat == run.repeat)
+            return [(epoch, norms_of(norms)) for epoch, norms in connection.execute(query)]
+
+    def decisions(self, study: str) -> list[Decision]:
+        c = t.decision.c
+        with self._reading() as connection:
+            row = _find(connection, study)
+            query = select(c.kind, c.subject, c.reason, c.details, c.batch).where(c.study == row.id).order_by(c.id)
+            return [
+                Decision(kind=kind, subject=subject, reason=reason, details=json.loads(details), batch=batch)
+                for kind, subject, reason, details, batch in connection.execute(query)
+            ]
+
+
+_STUDIES = select(t.study, (t.study.c.lease_until - now()).label("left"))
+
+
+def _find(connection: Connection, name: str) -> Row[Any]:
+    row = connection.execute(_STUDIES.where(t.study.c.name == name)).one_or_none()
+    if row is None:
+        raise not_found(name, connection.scalars(select(t.study.c.name)))
+    return row
+
+
+def _live(row: Row[Any]) -> bool:
+    holder = holder_of(row)
+    return holder is not None and row.left > 0 and not holder.is_dead()
+
+
+def _counting(table: Any, query: Select[Any]) -> Select[Any]:
+    """Only the rows of the attempt that counts: the run's last one, unless it was lost."""
+    key = ("study", "trial", "seed", "repeat", "attempt")
+    query = query.join(t.run, _same(table, t.run, key)).join(t.attempt, _same(table, t.attempt, key))
+    return query.where(t.attempt.c.cause.is_(None))
+
+
+def _same(a: Any, b: Any, names: Sequence[str]) -> Any:
+    return and_(*[a.c[name] == b.c[name] for name in names])
+
+
+def _returned(connection: Connection, study: int, numbers: Sequence[int]) -> Iterator[tuple[RunKey, int, str, float]]:
+    r = t.run.c
+    query = select(r.trial, r.seed, r.repeat, r.last_epoch, r.returned)
+    query = query.where(r.study == study, r.trial.in_(numbers), r.returned != "{}")
+    for trial, seed, repeat, last, returned in connection.execute(query):
+        for name, value in json.loads(returned).items():
+            yield RunKey(trial, seed, repeat), last or 0, name, value
+
+
+def _summaries(connection: Connection, rows: Sequence[Row[Any]], *, every: bool) -> list[StudySummary]:
+    """Counted by the database: reading all trials to count them would take seconds."""
+    ids = [row.id for row in rows]
+    c, n = t.trial.c, t.note.c
+    stored = select(c.study, c.state, func.count()).group_by(c.study, c.state)
+    notes = select(n.study, n.kind, n.address, n.text).order_by(n.id)
+    if not every:
+        stored, notes = stored.where(c.study.in_(ids)), notes.where(n.study.in_(ids))
+    counts: dict[int, dict[State, int]] = defaultdict(dict)
+    for study, state, count in connection.execute(stored):
+        counts[study][State(state)] = count
+    words: dict[int, list[tuple[str, str, str]]] = defaultdict(list)
+    for study, kind, address, text in connection.execute(notes):
+        words[study].append((kind, address, text))
+    return [_summary(connection, row, counts[row.id], words[row.id]) for row in rows]
+
+
+def _summary(
+    connection: Connection, row: Row[Any], counts: dict[State, int], words: list[tuple[str, str, str]]
+) -> StudySummary:
+    spec, live = json.loads(row.spec), _live(row)
+    holder = holder_of(row)
+    state, reason = row.state, row.reason
+    if state == "running" and not live:
+        state, reason = "interrupted", f"its coordinator ({holder}) is gone"
+    tags = [*spec.get("tags", ()), *(text for kind, _, text in words if kind == "tag")]
+    return StudySummary(
+        name=row.name,
+        state=state,
+        reason=reason,
+        spec=spec,
+        fingerprint=row.fingerprint,
+        code_hash=row.code_hash,
+        file=row.file,
+        text=row.text,
+        counts=_open_counts(connection, row.id, counts, live=live),
+        best=_best(connection, row.id, Direction(spec.get("direction", "minimize"))),
+        created=row.created,
+        updated=row.updated,
+        seconds=row.seconds,
+        holder=str(holder) if live else "",
+        rev=row.rev,
+        fenced=row.fenced,
+        notes=[(address, text) for kind, address, text in words if kind == "note"],
+        tags=list(dict.fromkeys(tags)),
+    )
+
+
+def _open_counts(connection: Connection, study: int, stored: dict[State, int], *, live: bool) -> dict[State, int]:
+    """The stored counts, with the open trials told apart by their runs."""
+    waiting = stored.get(State.QUEUED, 0)
+    if not waiting:
+        return stored
+    r, c = t.run.c, t.trial.c
+    told = select(r.trial, func.max(r.state).label("state")).join(
+        t.trial, (c.study == r.study) & (c.number == r.trial) & (c.state == "queued")
+    )
+    # "running" comes after "paused" in the alphabet, and it is the stronger one.
+    told = told.where(r.study == study, r.state.in_(["running", "paused"] if live else ["paused"]))
+    each = told.group_by(r.trial).subquery()
+    counts = dict(stored)
+    for state, count in connection.execute(select(each.c.state, func.count(distinct(each.c.trial))).group_by("state")):
+        counts[State(state)] = count
+        counts[State.QUEUED] -= count
+    return {state: count for state, count in counts.items() if count}
+
+
+def _best(connection: Connection, study: int, direction: Direction) -> tuple[int, float, float | None] | None:
+    c = t.trial.c
+    order = c.value.asc() if direction is Direction.MINIMIZE else c.value.desc()
+    query = select(c.number, c.value, c.sd).where(c.study == study, c.state == "complete")
+    row = connection.execute(query.order_by(order, c.number).limit(1)).one_or_none()
+    return None if row is None else (row.number, row.value, row.sd)

@@ -1,0 +1,136 @@
+"""The parts of a task's data. A search gets train and validation; only ``sealed_test`` gives the test part."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from hpsearch.errors import ObjectiveError
+from hpsearch.objective import Data, Split, TrainingTask
+from hpsearch.space import Params
+from hpsearch.training.randomness import Purpose, permutation
+from hpsearch.training.recipe import ModelParams
+
+_NO_PARAMS = ModelParams({})
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What one training sees, on its device."""
+
+    train: Split
+    validation: Split
+    #: a batch as stored -> as the model takes it; None: as it is
+    transform: Callable[[Tensor], Tensor] | None = None
+
+
+#: the latest parts, with what they were made for and the params that ``data`` read
+_PREPARED: deque[tuple[tuple[TrainingTask, int, str], Params, tuple[Parts, ...]]] = deque(maxlen=4)
+
+
+def prepare(task: TrainingTask, seed: int, device: str, params: ModelParams = _NO_PARAMS) -> tuple[Parts, ...]:
+    """Train and validation part by the study's seed; with ``task.folds``, one pair a fold. Kept for later runs.
+
+    Raises:
+        ObjectiveError: the data or the split make no sense.
+    """
+    for made_for, read, parts in _PREPARED:
+        if made_for == (task, seed, device) and all(name in params and params[name] == read[name] for name in read):
+            return parts
+    seen = params.fresh()
+    data = _checked(task, seen)
+    pairs = _pairs(task, data, seed, device)
+    for name in seen.read:
+        params.get(name)  # so it counts as read there too
+    _PREPARED.append(((task, seed, device), seen.read, pairs))
+    return pairs
+
+
+def _pairs(task: TrainingTask, data: Data, seed: int, device: str) -> tuple[Parts, ...]:
+    train, validation, _ = _cut(task, data, seed)
+    if task.folds is None:
+        pairs = [(train, validation)]
+    else:
+        both = torch.cat([train, validation])
+        pairs = [(torch.cat([*parts[:k], *parts[k + 1 :]]), part) for parts in [_folds(task, both)]
+                 for k, part in enumerate(parts)]  # fmt: skip
+    if any(len(part) == 0 for pair in pairs for part in pair):
+        raise ObjectiveError(f"data: {len(data.targets)} examples are too few for split {task.split} or folds")
+    return tuple(
+        Parts(
+            train=_take(task, data, train, device),
+            validation=_take(task, data, validation, device),
+            transform=data.transform,
+        )
+        for train, validation in pairs
+    )
+
+
+def sealed_test(task: TrainingTask, seed: int, device: str, params: ModelParams = _NO_PARAMS) -> Split:
+    """The test part: the official one, or the last fifth by the study's seed. No search calls this."""
+    data = _checked(task, params)
+    if data.test_inputs is not None and data.test_targets is not None:
+        test = Data(inputs=data.test_inputs, targets=data.test_targets)
+        return _take(task, test, torch.arange(len(test.targets)), device)
+    return _take(task, data, _cut(task, data, seed)[2], device)
+
+
+def _checked(task: TrainingTask, params: ModelParams) -> Data:
+    task.params = params
+    data = task.data()
+    if not isinstance(data, Data) or not isinstance(data.inputs, Tensor) or not isinstance(data.targets, Tensor):
+        raise ObjectiveError(f"data: must return hpsearch.Data of two tensors, not {type(data).__name__}")
+    if len(data.inputs) != len(data.targets):
+        raise ObjectiveError(f"data: {len(data.inputs)} inputs, but {len(data.targets)} targets")
+    if (data.test_inputs is None) != (data.test_targets is None):
+        raise ObjectiveError("data: test_inputs and test_targets go together; one of them is missing")
+    if len(task.split) != 3 or min(task.split) <= 0 or abs(sum(task.split) - 1) > 1e-9:
+        raise ObjectiveError(f"split: must be three parts above 0 that sum to 1, not {task.split}")
+    if task.folds is not None and not 2 <= task.folds <= len(data.targets):
+        raise ObjectiveError(f"folds: must be from 2 to the number of examples, not {task.folds}")
+    return data
+
+
+def _cut(task: TrainingTask, data: Data, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    order = _order(data.targets.cpu(), seed)
+    train, validation, test = task.split
+    if data.test_inputs is not None:
+        train, validation, test = train / (train + validation), validation / (train + validation), 0.0
+    first, second = round(len(order) * train), round(len(order) * (1 - test))
+    return order[:first], order[first:second], order[second:]
+
+
+def _order(targets: Tensor, seed: int) -> Tensor:
+    """An order of which every stretch holds each class in its proportion (give or take one); random otherwise."""
+    order = permutation(seed, Purpose.SPLIT, 0, len(targets))
+    if targets.is_floating_point() or targets.dim() != 1:
+        return order
+    classes, labels = torch.unique(targets[order], return_inverse=True)
+    place = torch.empty(len(order), dtype=torch.float64)
+    starts = permutation(seed, Purpose.SPLIT, 1, len(classes)).double().add(0.5).div(len(classes))
+    for label, start in enumerate(starts.tolist()):
+        members = labels == label
+        count = int(members.sum())
+        place[members] = (torch.arange(count, dtype=torch.float64) + start) / count
+    return order[place.argsort(stable=True)]
+
+
+def _folds(task: TrainingTask, indices: Tensor) -> Sequence[Tensor]:
+    assert task.folds is not None
+    return indices.tensor_split(task.folds)
+
+
+def _take(task: TrainingTask, data: Data, indices: Tensor, device: str) -> Split:
+    """Rows in rising order; floats in the task's precision, classes as int64; other inputs stay as they are."""
+    rows = indices.sort().values.to(data.inputs.device)
+    inputs, targets = data.inputs[rows], data.targets[rows.to(data.targets.device)]
+    dtype = getattr(torch, task.precision)
+    inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
+    targets = targets.to(dtype if targets.is_floating_point() else torch.int64)
+    return Split(inputs.to(device), targets.to(device))

@@ -1,0 +1,33 @@
+"""What one can see of a training from outside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hpsearch.training.optim import Weights
+
+
+def layer_norms(weights: Weights) -> dict[str, tuple[float, float]]:
+    """Layer -> (norm of the last gradient, norm of the weights), non-finite ones left out; one copy from the device."""
+    parts = weights.layers.values()
+    norms = [torch.linalg.vector_norm(flat[part]) for flat in (weights.gradient, weights.flat) for part in parts]
+    if not norms:
+        return {}
+    numbers = torch.stack(norms).tolist()
+    pairs = zip(weights.layers, numbers[: len(parts)], numbers[len(parts) :], strict=True)
+    return {name: (gradient, weight) for name, gradient, weight in pairs if math.isfinite(gradient + weight)}
+
+
+def mean_by_rows(values: Sequence[Tensor], rows: Sequence[int]) -> float:
+    """The mean over all examples of numbers (0-d) that are means over batches of so many; summed in double."""
+    counts = torch.tensor(rows, dtype=torch.float64)
+    return float(torch.stack(list(values)).double().cpu() @ counts / counts.sum())
+
+
+def mean_of(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each number over tables with the same names."""
+    return {name: sum(table[name] for table in tables) / len(tables) for name in tables[0]}

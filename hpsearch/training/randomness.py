@@ -1,0 +1,188 @@
+"""Random numbers of training as functions of (run seed, purpose, step, element): counter-based, with no state.
+
+So a number does not depend on which runs train beside this one, on what was stopped before, or on the device.
+Plain int64 operations on 32-bit words, masked so that nothing overflows: the same on CPU and CUDA, and seeds and
+counters may as well be tensors of one value a lane.
+
+The mixing is the 32-bit integer hash of least known bias with two multiplications below 2**31
+(C. Wellons and T. Ironborn, "hash-prospector", 2022: 21f0aaad, 735a2d97), keyed by 64 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, TypeVar, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+WORD = 0xFFFFFFFF
+W = TypeVar("W", int, Tensor)
+#: two 32-bit words: a key of the hash
+Stream = tuple[Any, Any]
+
+
+class Purpose(IntEnum):
+    """What random numbers are for; numbers of two purposes have nothing to do with each other."""
+
+    SPLIT = 1
+    ORDER = 2
+    DROPOUT = 3
+    AUGMENT = 4
+
+
+def mix(x: W) -> W:
+    """A bijection of 32-bit words that looks random."""
+    x = ((x ^ (x >> 16)) * 0x21F0AAAD) & WORD
+    x = ((x ^ (x >> 15)) * 0x735A2D97) & WORD
+    return x ^ (x >> 15)
+
+
+def stream(seed: int | Tensor, purpose: Purpose, *counters: int | Tensor) -> Stream:
+    """The key for a seed (below 2**32), a purpose and counters (below 2**32): numbers, or tensors of one a lane."""
+    a: Any = 0x3C6EF372
+    b: Any = 0x1B873593
+    for word in (seed, int(purpose), *counters):
+        a = mix((a + word) & WORD)
+        b = mix(b ^ a)
+    return a, b
+
+
+def words(index: Tensor, key: Stream) -> Tensor:
+    """A random 32-bit word in int64 for each index (int64, 0 <= index < 2**32); key words broadcast with index."""
+    a, b = key
+    x: Tensor = (index + a) & WORD
+    x ^= x >> 16
+    x = x.mul_(0x21F0AAAD).bitwise_and_(WORD)
+    x ^= x >> 15
+    x = x ^ b
+    x = x.mul_(0x735A2D97).bitwise_and_(WORD)
+    x ^= x >> 15
+    x = x.mul_(0x2C1B3C6D).bitwise_and_(WORD)
+    x ^= x >> 16
+    return x
+
+
+def uniform(key: Stream, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+    """float32 numbers in [0, 1) of that shape: multiples of 2**-24."""
+    count = torch.Size(shape).numel()
+    return (words(torch.arange(count, device=device), key) >> 8).view(shape).float().mul_(2.0**-24)
+
+
+def permutation(seed: int, purpose: Purpose, counter: int, n: int, device: torch.device | str = "cpu") -> Tensor:
+    """0 .. n - 1 in random order (int64): the order that sorts random words."""
+    return words(torch.arange(n, device=device), stream(seed, purpose, counter)).argsort(stable=True)
+
+
+def threshold(p: float | Tensor) -> int | Tensor:
+    """Words below it are dropped with probability p; exact at p = 0 and p = 1."""
+    return (p.double() * 2**32).round().long() if isinstance(p, Tensor) else round(p * 2**32)
+
+
+def dropout(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | None = None) -> Tensor:
+    """Zero each element with probability p and scale the others by 1 / (1 - p): x itself at p = 0, zeros at p = 1.
+
+    Args:
+        x: any shape.
+        p: in [0, 1]; a number, or a 0-d tensor (one a lane).
+        key: what the mask depends on, together with an element's place.
+        mask_shape: broadcasts with x: elements along its ones share their fate.
+
+    Source: Srivastava et al., "Dropout", JMLR 15 (2014), inverted as in torch.
+    """
+    keep = _keep(x, p, key, mask_shape)
+    if isinstance(p, Tensor):
+        scale = torch.where(p < 1, 1 / (1 - p), torch.zeros_like(p)).to(x.dtype)
+        return torch.where(keep, x * scale, 0.0)
+    # Not a product with the mask: 0 * inf would be nan.
+    return torch.where(keep, x * (1 / (1 - p)), 0.0) if p < 1 else torch.zeros_like(x)
+
+
+def alpha_dropout(x: Tensor, p: float, key: Stream, mask_shape: torch.Size | None = None) -> Tensor:
+    """Dropout that keeps mean 0 and variance 1 after SELU (Klambauer et al., arXiv:1706.02515, section 3)."""
+    if p >= 1:
+        return torch.zeros_like(x)
+    low = -1.7580993408473766
+    a = ((1 - p) * (1 + p * low**2)) ** -0.5
+    return torch.where(_keep(x, p, key, mask_shape), x, low).mul_(a).sub_(a * p * low)
+
+
+def _keep(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | None) -> Tensor:
+    shape = x.shape if mask_shape is None else mask_shape
+    return words(torch.arange(shape.numel(), device=x.device), key).view(shape) >= threshold(p)
+
+
+def _channels(x: Tensor, dims: int) -> torch.Size:
+    """The mask of whole channels: torch's rules of which dimensions are (batch and) channels."""
+    kept = 1 if dims in (1, 3) and x.dim() == dims + 1 else 2
+    return torch.Size([*x.shape[:kept], *[1] * (x.dim() - kept)])
+
+
+_DROPOUTS: dict[Callable[..., Any], Callable[[Tensor, float, Stream], Tensor]] = {
+    functional.dropout: dropout,
+    torch.dropout: dropout,
+    functional.dropout1d: lambda x, p, key: dropout(x, p, key, _channels(x, 1)),
+    functional.dropout2d: lambda x, p, key: dropout(x, p, key, _channels(x, 2)),
+    functional.dropout3d: lambda x, p, key: dropout(x, p, key, _channels(x, 3)),
+    functional.alpha_dropout: alpha_dropout,
+    functional.feature_alpha_dropout: lambda x, p, key: alpha_dropout(x, p, key, _channels(x, 0)),
+}
+
+
+@final
+class KeyedDropout(TorchFunctionMode):
+    """Within it, every dropout (nn.Dropout*, AlphaDropout, F.dropout*) draws its mask from (run seed, step, call).
+
+    ``call`` counts the dropouts of one forward, so a module that is used twice gets two masks.
+    """
+
+    def __init__(self, seed: int | Tensor, step: int | Tensor) -> None:
+        super().__init__()
+        self._seed, self._step, self._call = seed, step, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        drop = _DROPOUTS.get(func)
+        if drop is None:
+            return func(*args, **kwargs)
+        x, p, training, inplace = _dropout_arguments(func, *args, **kwargs)
+        self._call += 1
+        if not training:
+            return x
+        if isinstance(p, int | float) and not 0 <= p <= 1:
+            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        y = drop(x, p, stream(self._seed, Purpose.DROPOUT, self._step, self._call))
+        return x.copy_(y) if inplace else y
+
+
+def _dropout_arguments(
+    func: Any, input: Tensor, p: float | Tensor = 0.5, train: bool | None = None, inplace: bool = False, **named: bool
+) -> tuple[Tensor, Any, bool, bool]:
+    # torch's defaults of ``training``: alpha dropouts False, the others True.
+    alpha = func in (functional.alpha_dropout, functional.feature_alpha_dropout)
+    default = named.get("training", not alpha)
+    return input, p, default if train is None else train, inplace
+
+
+@final
+class Key:
+    """The random numbers of one batch for ``TrainingTask.augment``: they depend on (run seed, epoch, example) alone."""
+
+    def __init__(self, seed: int, epoch: int, examples: Tensor) -> None:
+        self._seed, self._epoch, self._examples, self._calls = seed, epoch, examples, 0
+
+    def uniform(self, *shape: int) -> Tensor:
+        """float32 numbers in [0, 1); ``shape`` starts with the number of examples B. Each call gives new ones.
+
+        Raises:
+            ValueError: shape does not start with B.
+        """
+        if not shape or shape[0] != len(self._examples):
+            raise ValueError(f"key.uniform takes a shape that starts with B = {len(self._examples)}, not {shape}")
+        self._calls += 1
+        a, b = stream(self._seed, Purpose.AUGMENT, self._epoch, self._calls, self._examples)
+        index = torch.arange(torch.Size(shape[1:]).numel(), device=self._examples.device)
+        return (words(index, (a[:, None], b[:, None])) >> 8).view(shape).float() * 2.0**-24

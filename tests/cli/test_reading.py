@@ -1,0 +1,198 @@
+"""list, status, show, best, compare, logs, export, delete, stop, schema, completion, init on a finished study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hpsearch.read import read_study
+from tests.cli.conftest import shell
+
+
+def test_list(folder: Path, hpsearch) -> None:
+    ended = hpsearch("list")
+    assert (ended.code, ended.err) == (0, "")
+    head, *rows = ended.out.splitlines()
+    assert head.split()[:3] == ["study", "state", "best"]
+    assert {row.split()[0] for row in rows} == {"toy", "other"}
+    assert "small" in ended.out
+    assert [line.split()[0] for line in hpsearch("list", "--tag", "small").out.splitlines()[1:]] == ["toy"]
+    assert hpsearch("ls", "--state", "failed").err == "no study fits\n"
+    assert {study["study"] for study in json.loads(hpsearch("list", "--json").out)["studies"]} == {"toy", "other"}
+
+
+def test_status(folder: Path, hpsearch) -> None:
+    assert "nothing is running" in hpsearch("status").err
+    lines = dict(line.split(maxsplit=1) for line in hpsearch("status", "toy").out.splitlines())
+    assert lines["state"] == "complete"
+    assert "failed 3" in lines["trials"]
+    assert lines["best"].startswith("#1 loss 0.005")
+    found = json.loads(hpsearch("status", "toy", "--json").out)
+    assert (found["schema"], found["trials"]) == (1, {"complete": 5, "diverged": 2, "failed": 3})
+    assert hpsearch("status", "toy", "--watch").out.startswith("toy   complete")
+
+
+def test_show_study(folder: Path, hpsearch) -> None:
+    ended = hpsearch("show", "toy")
+    assert (ended.code, ended.err) == (0, "")
+    for words in ("toy", "grid", "loss, minimize", "0, 1", "complete 5 · diverged 2 · failed 3", "#1", "failed"):
+        assert words in ended.out
+    assert "ValueError: [red]no\\x1b[2J luck" in ended.out
+    assert "\x1b" not in ended.out
+    assert hpsearch("show", "toy", "--yaml").out == (folder / "toy.yaml").read_text()
+    assert json.loads(hpsearch("show", "toy", "--json").out)["state"] == "complete"
+
+
+def test_show_trial_with_its_runs_and_curves(folder: Path, hpsearch) -> None:
+    text = hpsearch("show", "toy/0").out
+    assert "toy/0 (baseline)" in text
+    assert "x 0.25" in text
+    rows = [line.split() for line in text.splitlines() if "█" in line]
+    assert [row[0] for row in rows] == ["0", "1"]
+    assert rows[0][-1] == "█▃▁▁"
+    found = json.loads(hpsearch("show", "toy/0", "--json").out)
+    assert found["params"] == {"x": 0.25, "mode": "plain", "eps-1": 1e-05}
+    assert found["runs"][1]["curves"]["other"] == {"epochs": [0, 1, 2, 3], "values": [0.0, 1.0, 2.0, 3.0]}
+
+
+def test_show_failed_trial_with_its_traceback(folder: Path, hpsearch) -> None:
+    trials = json.loads(hpsearch("compare", *(f"toy/{k}" for k in range(10)), "--json").out)["trials"]
+    failed = next(trial for trial in trials if trial["state"] == "failed")
+    assert failed["params"]["mode"] == "[bold]boom\x1b[31m"
+    text = hpsearch("show", failed["trial"]).out
+    assert "Traceback" in text
+    assert "raise ValueError" in text
+    assert "[bold]boom\\x1b[31m" in text
+    assert "\x1b" not in text
+    text = hpsearch("show", f"{failed['trial']}/1").out
+    assert "python" in text
+    assert "ValueError" in text
+
+
+def test_show_run(folder: Path, hpsearch) -> None:
+    text = hpsearch("show", "toy/0/1").out
+    assert "best 3, last 3" in text
+    assert {line.split()[0] for line in text.splitlines() if "█" in line} == {"loss", "other"}
+    assert len(json.loads(hpsearch("show", "toy/0/1", "--json").out)["runs"]) == 1
+
+
+def test_best_is_ranked_and_becomes_a_study_file(folder: Path, hpsearch) -> None:
+    ended = hpsearch("best", "toy", "-k", "3")
+    assert ended.code == 0
+    ranked = [line.split() for line in ended.out.splitlines()[1:4]]
+    values = [float(row[1]) for row in ranked]
+    assert values == sorted(values)
+    assert ended.out.splitlines()[-1].split()[0] == ranked[0][0]
+    (folder / "again.yaml").write_text(hpsearch("best", "toy", "--yaml").out)
+    study = read_study(folder / "again.yaml")
+    assert (study.name, study.seeds, study.baselines) == ("toy-1", (0, 1), ())
+    ended = shell(folder, "run", "again.yaml", "--on", "inline", "--json", "-q")
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)
+    best = json.loads(hpsearch("best", "toy", "--json").out)["best"][0]
+    assert found["trials"] == {"complete": 1}
+    assert found["best"]["params"] == best["params"]
+    assert found["best"]["loss"] == {"mean": best["value"], "sd": best["sd"], "n": 2}
+
+
+def test_a_setting_outside_the_space_becomes_a_study_file_too(folder: Path, hpsearch) -> None:
+    hpsearch("run", "other.yaml", "--name", "far", "--set", "baseline={x: 7, mode: plain}", "--on", "inline", "-q")
+    text = hpsearch("show", "far/0", "--yaml").out
+    assert '"x": 7' in text
+
+
+def test_compare_studies(folder: Path, hpsearch) -> None:
+    ended = hpsearch("compare", "toy", "other")
+    assert ended.code == 0
+    assert [line.split()[0] for line in ended.out.splitlines()[:3]] == ["study", "toy", "other"]
+    assert "different seeds" in ended.err
+    assert "params of the best" in ended.out
+    rows = {row["study"]: row for row in json.loads(hpsearch("compare", "toy", "other", "--json").out)["studies"]}
+    assert (rows["toy"]["diverged"], rows["toy"]["failed"], rows["other"]["trials"]) == (2, 3, 3)
+    assert rows["toy"]["best"]["trial"] == 1
+
+
+def test_compare_trials(folder: Path, hpsearch) -> None:
+    text = hpsearch("compare", "toy/0", "toy/2").out
+    assert "seed 0" in text
+    assert "x" in [line.split()[0] for line in text.splitlines()[4:] if line]
+    assert hpsearch("compare", "toy/0", "toy").code == 2
+    assert "none" in hpsearch("compare", "toy/0", "toy/0").out
+
+
+def test_logs(folder: Path, hpsearch) -> None:
+    ended = hpsearch("logs", "toy/0/1")
+    assert "training 0.25 with seed 1" in ended.out
+    ended = hpsearch("logs", "toy/0")
+    assert "training 0.25 with seed 0" in ended.out
+    assert "toy/0/1" in ended.err
+    assert hpsearch("logs", "toy/0", "-f").code == 2
+    assert "training" in hpsearch("logs", "toy/0/0", "-f").out
+    assert hpsearch("logs", "toy").code == 2
+    ended = hpsearch("logs", "toy/0", "--files", "elsewhere")
+    assert ended.code == 3
+    assert "--files" in ended.err
+
+
+def test_export(folder: Path, hpsearch) -> None:
+    assert hpsearch("export", "toy").err == "wrote 20 rows to toy.csv\n"
+    assert (folder / "toy.csv").read_text().count("\n") == 21
+    assert hpsearch("export", "toy", "-o", "t.json").code == 0
+    assert len(json.loads((folder / "t.json").read_text())) == 20
+    ended = hpsearch("export", "toy", "-o", "t.xlsx")
+    assert ended.code == 2
+    assert ".parquet" in ended.err
+    assert hpsearch("export", "toy", "-o", "no/where.csv").code == 2
+    assert json.loads(hpsearch("export", "toy", "--curves", "--json").out)["file"] == "toy-curves.csv"
+
+
+def test_stop_says_that_nothing_runs(folder: Path, hpsearch) -> None:
+    ended = hpsearch("stop", "toy")
+    assert (ended.code, ended.err) == (0, "toy is not running (complete)\n")
+
+
+def test_delete(folder: Path, hpsearch) -> None:
+    assert "--yes" in hpsearch("delete", "other").err
+    assert hpsearch("delete", "oth", "--yes").code == 2
+    assert hpsearch("show", "other").code == 0
+    assert hpsearch("delete", "other", "--yes").err.startswith("removed other; its files are still in ")
+    assert hpsearch("show", "other").code == 3
+    assert hpsearch("delete", "other", "--yes").code == 3
+
+
+def test_schema(tmp_path: Path, hpsearch) -> None:
+    schema = json.loads(hpsearch("schema").out)
+    assert "search_space" in schema["properties"]
+    assert hpsearch("schema", "-o", str(tmp_path / "s.json")).code == 0
+    assert json.loads((tmp_path / "s.json").read_text()) == schema
+    assert hpsearch("schema", "-o", str(tmp_path / "no" / "s.json")).code == 2
+
+
+@pytest.mark.parametrize("kind", ["bash", "zsh", "fish"])
+def test_completion(kind: str, hpsearch) -> None:
+    ended = hpsearch("completion", kind)
+    assert ended.code == 0
+    assert all(word in ended.out for word in ("hpsearch", "compare", "--workers" if kind != "fish" else "workers"))
+
+
+def test_completion_is_installed(tmp_path: Path) -> None:
+    ended = shell(tmp_path, "completion", "bash", "--install")
+    assert ended.code == 0, ended.err
+    file = Path(ended.err.split()[1].rstrip(";"))
+    assert file.is_relative_to(tmp_path)
+    assert "hpsearch" in file.read_text()
+
+
+@pytest.mark.parametrize("template", ["mlp", "function"])
+def test_init_writes_a_study_that_can_be_read(template: str, tmp_path: Path, hpsearch) -> None:
+    place = tmp_path / "_my study!"
+    ended = hpsearch("init", str(place), "--template", template)
+    assert ended.code == 0
+    study = read_study(place / "study.yaml")
+    assert study.name == "my-study-"
+    compile((place / "train.py").read_text(), "train.py", "exec")
+    before = (place / "study.yaml").read_text()
+    assert hpsearch("init", str(place)).code == 2
+    assert (place / "study.yaml").read_text() == before

@@ -1,0 +1,192 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpsearch.errors import ExecutorError
+from hpsearch.executors import local
+from hpsearch.executors.local import LocalExecutor
+from hpsearch.trial import Finished, Lost, State
+from tests.conformance.executors import ExecutorConformance, assignment, drive, outcome, workload
+
+
+class TestLocal(ExecutorConformance):
+    def make(self):
+        return LocalExecutor(1, device="cpu")
+
+
+@pytest.fixture
+def executor():
+    executor = LocalExecutor(2, device="cpu")
+    yield executor
+    executor.close()
+
+
+def _gone(pids, within_s=5.0):
+    """Wait until none of these processes is alive; the ones that are."""
+    end = time.monotonic() + within_s
+    alive = set(pids)
+    while alive and time.monotonic() < end:
+        alive = {p for p in alive if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE}
+        time.sleep(0.02)
+    return alive
+
+
+def _written(path: Path, within_s=30.0) -> str:
+    end = time.monotonic() + within_s
+    while not (path.exists() and path.read_text().endswith("\n")):
+        assert time.monotonic() < end, f"{path} was not written"
+        time.sleep(0.02)
+    return path.read_text()
+
+
+def test_two_workers_give_what_one_gives(executor, tmp_path):
+    work, todo = workload("quadratic", tmp_path), [assignment(t, seed=t % 3) for t in range(12)]
+    single = LocalExecutor(1, device="cpu")
+    try:
+        alone = {r.run: r.value for r in drive(single, todo, work) if isinstance(r, Finished)}
+    finally:
+        single.close()
+    both = [r for r in drive(executor, todo, work) if isinstance(r, Finished)]
+    assert {r.run: r.value for r in both} == alone
+    assert len({r.worker for r in both}) == 2
+
+
+def test_no_worker_is_started_without_work_for_it(executor, tmp_path):
+    me = psutil.Process()
+    before = {p.pid for p in me.children()}
+    assert executor.capacity() == 2
+    workers = [outcome(executor, assignment(t), workload("nothing", tmp_path)).worker for t in range(5)]
+    assert len(set(workers)) == 1
+    assert len({p.pid for p in me.children()} - before) == 1
+
+
+def test_isolation_is_a_process_per_run(executor, tmp_path):
+    work = workload("nothing", tmp_path, isolate=True)
+    assert len({outcome(executor, assignment(t), work).worker for t in range(2)}) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_killed_from_outside_is_no_fault_of_the_run(executor, tmp_path, number):
+    pids = tmp_path / "pids"
+    executor.start([assignment(0, pids=str(pids))], workload("family", tmp_path))
+    worker, _, *family = map(int, _written(pids).split())
+    os.kill(worker, number)
+    (lost,) = _until_said(executor)
+    assert (type(lost), lost.cause, lost.attempt) == (Lost, f"signal:{int(number)}", 1)
+    assert lost.worker.endswith(f":{worker}")
+    assert lost.seconds > 0
+    assert not _gone(family)
+
+
+def test_the_guard_killed_from_outside_is_a_lost_worker(executor, tmp_path):
+    pids = tmp_path / "pids"
+    executor.start([assignment(0, pids=str(pids))], workload("family", tmp_path))
+    worker, guard, *family = map(int, _written(pids).split())
+    os.kill(guard, signal.SIGKILL)
+    (lost,) = _until_said(executor)
+    assert (type(lost), lost.cause) == (Lost, "signal:9")
+    assert not _gone([worker])
+    for pid in family:  # nobody is left who could: what left the worker's group stays
+        if psutil.pid_exists(pid):
+            os.kill(pid, signal.SIGKILL)
+    assert outcome(executor, assignment(1), workload("nothing", tmp_path)).state is State.COMPLETE
+
+
+def test_an_idle_worker_killed_costs_nothing(executor, tmp_path):
+    work = workload("nothing", tmp_path)
+    worker = int(outcome(executor, assignment(0), work).worker.split(":")[1])
+    os.kill(worker, signal.SIGKILL)
+    assert outcome(executor, assignment(1), work).state is State.COMPLETE
+
+
+def test_nothing_outlives_a_killed_coordinator(tmp_path):
+    pids = tmp_path / "pids"
+    program = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from pathlib import Path
+from hpsearch.executors.local import LocalExecutor
+from tests.conformance.executors import assignment, workload
+executor = LocalExecutor(1, device="cpu")
+executor.start([assignment(0, pids={str(pids)!r})], workload("family", Path({str(tmp_path)!r})))
+while True: executor.poll(1.0)
+"""
+    # A script without a main guard: a worker that imported it would start workers without end.
+    script = tmp_path / "script.py"
+    script.write_text(program)
+    coordinator = subprocess.Popen([sys.executable, script])
+    everyone = [int(pid) for pid in _written(pids).split()]
+    assert len(everyone) == 5
+    assert all(psutil.pid_exists(pid) for pid in everyone)
+    coordinator.kill()
+    coordinator.wait()
+    assert not _gone(everyone)
+
+
+def test_close_ends_a_running_family(tmp_path):
+    executor, pids = LocalExecutor(1, device="cpu"), tmp_path / "pids"
+    executor.start([assignment(0, pids=str(pids))], workload("family", tmp_path))
+    everyone = [int(pid) for pid in _written(pids).split()]
+    began = time.monotonic()
+    executor.close()
+    assert time.monotonic() - began < 10
+    assert not _gone(everyone)
+
+
+def test_a_signal_does_not_break_polling(executor, tmp_path):
+    previous = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        assert outcome(executor, assignment(0), workload("quadratic", tmp_path)).state is State.COMPLETE
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def test_workers_that_cannot_start_end_the_search_with_what_they_printed(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.99 is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    executor = LocalExecutor(1, device="cpu")
+    try:
+        with pytest.raises(ExecutorError, match=r"2 workers in a row could not start(.|\n)*libcudart.so.99"):
+            outcome(executor, assignment(0), workload("nothing", tmp_path))
+    finally:
+        executor.close()
+
+
+def test_gpus_are_counted_as_cuda_counts_them(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
+    assert LocalExecutor().capacity() == 2
+    assert LocalExecutor(3).capacity() == 3
+    assert LocalExecutor(device="cpu").capacity() == len(os.sched_getaffinity(0))
+    for none in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert local._gpus() == []
+
+
+def test_workers_below_one_are_refused():
+    with pytest.raises(ExecutorError, match="at least 1, not 0"):
+        LocalExecutor(0)
+
+
+def _until_said(executor, limit_s=30.0):
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        if said := executor.poll(1.0):
+            return said
+    raise AssertionError("nothing was said")
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.1])
+def test_a_run_can_be_stopped_at_any_moment_of_its_workers_start(executor, tmp_path, delay_s):
+    for trial in range(2):
+        executor.start([assignment(trial)], workload("naps", tmp_path))
+        time.sleep(delay_s)
+        executor.stop([(trial, 0, 0)], now=True)
+        (lost,) = _until_said(executor)
+        assert (type(lost), lost.cause, lost.run.trial) == (Lost, "stopped", trial)

@@ -1,0 +1,166 @@
+"""``hp.run`` with real worker processes: budgets, code, determinism, and the record as Python reads it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+import hpsearch as hp
+from hpsearch.compare import param_differences, study_row, trial_row
+from hpsearch.errors import NotFoundError, StudyChangedError
+from hpsearch.launch import attempt, measure
+from hpsearch.plan import Measured, plan
+from hpsearch.settings import database, files_folder
+from hpsearch.trial import EpochReport, Finished, State
+
+TRAIN = """
+import time
+
+def train(run):
+    for epoch in range(3):
+        time.sleep(0.02)
+        loss = (run["lr"] - 0.03) ** 2 + run["dropout"] + 0.01 * run.seed
+        run.report(epoch, loss=loss / (epoch + 1))
+    return loss
+"""
+
+
+def make(folder: Path, **fields: object) -> hp.Study:
+    if not (folder / "train.py").exists():
+        (folder / "train.py").write_text(TRAIN)
+    (folder / "s.yaml").write_text(
+        "name: s\nobjective: train.py:train\nmetric: {loss: minimize}\nseeds: 2\nn_trials: 8\n"
+        "search_space: {lr: {log: [1e-4, 1]}, dropout: {uniform: [0, 0.5]}}\n"
+        "strategy: {coarse_to_fine: {trials_per_round: 4}}\n"
+    )
+    return hp.read_study(folder / "s.yaml", fields)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/r.db"
+
+
+def facts(db: str) -> list[tuple[object, ...]]:
+    return [
+        (t.number, dict(t.params), t.state, t.value, t.sd, [(r.key, r.value) for r in t.runs])
+        for t in hp.load("s", db).trials
+    ]
+
+
+def test_one_worker_or_three_inline_or_not_gives_the_same_trials_and_values(tmp_path: Path, db: str) -> None:
+    outcome = hp.run(make(tmp_path), db=db, workers=3)
+    assert (outcome.state, outcome.exit_code) == ("complete", 0)
+    for other, how in (("one", {"workers": 1}), ("inline", {"on": "inline"})):
+        url = f"sqlite:///{tmp_path}/{other}.db"
+        hp.run(make(tmp_path), db=url, **how)  # type: ignore[arg-type]
+        assert facts(url) == facts(db)
+
+
+def test_a_budget_grows_on_request_only_and_never_shrinks(tmp_path: Path, db: str) -> None:
+    hp.run(make(tmp_path), db=db, workers=2)
+    with pytest.raises(StudyChangedError, match="has n_trials: 8, this one 12"):
+        hp.run(make(tmp_path, n_trials=12), db=db)
+    with pytest.raises(StudyChangedError, match="n_trials: 8, this one 4"):
+        hp.run(make(tmp_path, n_trials=4), db=db, extend=True)
+    hp.run(make(tmp_path, n_trials=12), db=db, workers=2, extend=True)
+    whole = f"sqlite:///{tmp_path}/whole.db"
+    hp.run(make(tmp_path, n_trials=12), db=whole, workers=2)
+    assert facts(db) == facts(whole)
+
+
+def test_another_spec_or_other_code_is_refused_with_what_differs(tmp_path: Path, db: str) -> None:
+    hp.run(make(tmp_path), db=db, workers=2)
+    before = facts(db)
+    with pytest.raises(StudyChangedError, match=r"seeds: \[0, 1\] -> \[0, 1, 2\]"):
+        hp.run(make(tmp_path, seeds=3), db=db)
+    (tmp_path / "train.py").write_text(TRAIN + "\n# changed\n")
+    with pytest.raises(StudyChangedError, match="code"):
+        hp.run(make(tmp_path), db=db)
+    assert hp.run(make(tmp_path), db=db, allow_changed_code=True).state == "complete"
+    assert facts(db) == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_drains_and_the_same_call_goes_on(tmp_path: Path, db: str, number: int, code: int) -> None:
+    fired = threading.Event()
+
+    def observer(progress: object) -> None:
+        counts = getattr(progress, "runs_done", 0)
+        if counts and not fired.is_set():
+            fired.set()
+            os.kill(os.getpid(), number)
+
+    outcome = hp.run(make(tmp_path), db=db, workers=2, observer=observer, signals=True)
+    assert (outcome.state, outcome.exit_code) == ("interrupted", code)
+    states = {run.state for t in hp.load("s", db).trials for run in t.runs}
+    assert State.RUNNING not in states
+    assert State.QUEUED in states
+    assert hp.run(make(tmp_path), db=db, workers=2).exit_code == 0
+    calm = f"sqlite:///{tmp_path}/calm.db"
+    hp.run(make(tmp_path), db=calm, workers=2)
+    assert facts(db) == facts(calm)
+
+
+def test_results_frames_and_comparisons_say_what_was_recorded(tmp_path: Path, db: str) -> None:
+    hp.run(make(tmp_path, baseline={"lr": 0.01, "dropout": 0.5}), db=db, workers=2)
+    results = hp.load("s", db)
+    frame = results.to_dataframe()
+    assert list(frame.columns) == ["number", "state", "value", "sd", "n", "baseline", "batch", "lr", "dropout"]
+    assert len(frame) == 9
+    assert results.best is not None
+    assert results.best.value == frame["value"].min()
+    runs = results.runs_dataframe()
+    assert sorted(runs["seed"].unique()) == [0, 1]
+    assert (runs["last_epoch"] == 2).all()
+    curves = results.curves_dataframe([0])
+    assert len(curves) == 2 * 3
+    assert curves.query("seed == 0 and epoch == 0")["value"].item() == pytest.approx(0.5004)
+    row = study_row(results.study, results.trials)
+    assert (row.trials, row.complete, row.failed, row.n_seeds) == (9, 9, 0, 2)
+    assert row.baseline == pytest.approx(0.5004 + 0.005)
+    assert row.best == results.best
+    assert trial_row("s", results.trials[0]).values == pytest.approx({0: 0.5004, 1: 0.5104})
+    differ = param_differences(results.trials[:2])
+    assert [d.name for d in differ] == ["lr", "dropout"]
+    assert [run.environment.python != "" for run in results.trials[0].runs if run.environment] == [True, True]
+
+
+def test_a_plan_counts_and_a_measured_run_gives_the_time(tmp_path: Path) -> None:
+    study = make(tmp_path, baseline={"lr": 0.01, "dropout": 0.5})
+    planned = plan(study, show=3)
+    assert (planned.trials, planned.runs, len(planned.first)) == (9, 18, 3)
+    measured = measure(study, device="cpu")
+    assert measured is not None
+    assert measured.run_s is not None or measured.epoch_s is not None
+    known = Measured(first_s=2.0, epoch_s=0.5, epochs=4, run_s=None)
+    assert planned.seconds(known, workers=2) == 2.0 + 2.0 * 9
+    assert planned.seconds(Measured(first_s=2.0, epoch_s=0.5, epochs=None, run_s=None), workers=2) is None
+
+
+def test_an_attempt_by_hand_is_recorded_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    reports: list[EpochReport] = []
+    done = attempt(make(tmp_path), {"lr": 0.03, "dropout": 0.25}, device="cpu", on_report=reports.append)
+    assert isinstance(done, Finished)
+    assert (done.state, done.value, [r.epoch for r in reports]) == (State.COMPLETE, 0.25, [0, 1, 2])
+    with pytest.raises(hp.StudyError, match="learning_rate: is no hyperparameter"):
+        attempt(make(tmp_path), {"learning_rate": 1.0})
+    assert {p.name for p in tmp_path.iterdir()} - {"__pycache__"} == {"s.yaml", "train.py"}
+
+
+def test_where_the_record_is_when_nobody_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HPSEARCH_DB", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert database() == "sqlite:///hpsearch.db"
+    with pytest.raises(NotFoundError):
+        hp.load("s")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("HPSEARCH_DB", "sqlite:////data/r.db")
+    assert database() == "sqlite:////data/r.db"
+    assert database("sqlite:///x.db") == "sqlite:///x.db"
+    assert files_folder("sqlite:////data/r.db", "s") == Path("/data/hpsearch-files/s")
