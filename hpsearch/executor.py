@@ -23,6 +23,8 @@ class Assignment:
     attempt: int
     #: pause after so many epochs; None: train to the end
     until_epoch: int | None = None
+    #: shares a worker with the runs of this group only; None: with any
+    group: int | None = None
 
 
 class Executor(ABC):
@@ -34,11 +36,19 @@ class Executor(ABC):
 
     @abstractmethod
     def capacity(self) -> int:
-        """How many more runs it would take now."""
+        """How many more runs it would take now: the lanes that are free, over all workers."""
+
+    @abstractmethod
+    def idle(self) -> int:
+        """How many workers have nothing in hand: so many groups (``Assignment.group``) it would take now."""
 
     @abstractmethod
     def start(self, assignments: Sequence[Assignment], workload: Workload) -> None:
-        """Begin. Never blocks for the length of a run; what goes wrong is a report."""
+        """Begin. Never blocks for the length of a run; what goes wrong is a report.
+
+        Spreads the runs evenly over the workers; runs of one ``group`` go to one idle worker, which takes no other
+        run until it has ended them all.
+        """
 
     @abstractmethod
     def poll(self, timeout_s: float) -> list[Report]:

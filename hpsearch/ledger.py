@@ -21,6 +21,7 @@ from hpsearch.trial import (
     Direction,
     EpochReport,
     Finished,
+    Grouped,
     Lost,
     PausedReport,
     Report,
@@ -137,6 +138,8 @@ class Ledger:
     def apply(self, reports: Sequence[Report]) -> None:
         """Take in what workers have said. Reports of void attempts are counted and dropped."""
         for report in reports:
+            if isinstance(report, Grouped):
+                continue
             if self._running.get(report.run) != report.attempt:
                 self._fenced += 1
             elif isinstance(report, EpochReport):

@@ -276,6 +276,10 @@ class Workload:
     threads: int = 1
     #: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
     device: str = "auto"
+    #: how many runs a worker may train together; 1: each alone
+    lanes: int = 1
+    #: train exactly so many together where there are so many; False: as many of them as pays, measured
+    fixed_lanes: bool = False
     #: where logs and checkpoints go: ``files/<trial>/<seed>[.<repeat>]/``
     files: Path = field(default_factory=Path)
 

@@ -119,6 +119,8 @@ class Run:
     seconds: float = 0.0
     #: the worker that had it: ``host:pid``
     worker: str = ""
+    #: how it was trained: ``vmap, cpu, 64 lanes``; empty where nobody said
+    engine: str = ""
     environment: Environment | None = None
 
 
@@ -218,6 +220,8 @@ class Finished:
     sealed: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     worker: str = ""
+    #: how it was trained: ``vmap, cpu, 64 lanes``; ``solo, cpu``
+    engine: str = ""
     environment: Environment | None = None
 
 
@@ -232,6 +236,25 @@ class Lost:
     cause: str
     seconds: float = 0.0
     worker: str = ""
+    #: the other runs that the worker had in hand
+    company: tuple[RunKey, ...] = ()
 
 
-Report = EpochReport | PausedReport | Finished | Lost
+@final
+@dataclass(frozen=True, kw_only=True)
+class Grouped:
+    """How a worker trains runs that it has in hand: said when a group begins, and when it steps down the ladder."""
+
+    runs: tuple[RunKey, ...]
+    #: ``compiled + graph``, ``vmap + graph``, ``vmap`` or ``solo``
+    engine: str
+    device: str
+    #: how many train together
+    lanes: int
+    #: why not on a higher rung of the ladder; empty where there is none
+    reason: str = ""
+
+
+#: of a run
+RunReport = EpochReport | PausedReport | Finished | Lost
+Report = RunReport | Grouped

@@ -26,7 +26,7 @@ from hpsearch.executor import Assignment
 from hpsearch.executors import _wire as wire
 from hpsearch.executors._guard import Guard, children, die_with_parent
 from hpsearch.objective import Workload
-from hpsearch.trial import EpochReport, Finished, PausedReport, Report, RunKey, State
+from hpsearch.trial import EpochReport, Finished, Grouped, PausedReport, Report, RunKey, State
 
 #: children and threads of libraries that may live on between runs
 _KEPT_CHILDREN = (b"multiprocessing.resource_tracker", b"torch/_inductor/compile_worker")
@@ -113,7 +113,7 @@ class _Worker:
 
     def _pass_on(self, last: list[Report], report: Report) -> None:
         # The last report waits until the output is in the log: whoever hears of the end finds the log whole.
-        if self._current != (report.run, report.attempt) or last:
+        if isinstance(report, Grouped) or self._current != (report.run, report.attempt) or last:
             return  # of a thread that a former run has left
         if isinstance(report, EpochReport):
             self._send({"report": wire.pack_report(report)})

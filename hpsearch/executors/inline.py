@@ -34,6 +34,9 @@ class InlineExecutor(Executor):
     def capacity(self) -> int:
         return 0 if self._closed or self._waiting else 1
 
+    def idle(self) -> int:
+        return self.capacity()
+
     def start(self, assignments: Sequence[Assignment], workload: Workload) -> None:
         """Keep it for the next ``poll``.
 

@@ -20,7 +20,7 @@ from hpsearch.errors import ExecutorError
 from hpsearch.executor import Assignment, Executor
 from hpsearch.executors import _wire as wire
 from hpsearch.objective import Workload
-from hpsearch.trial import EpochReport, Finished, Lost, Report, RunKey, State
+from hpsearch.trial import EpochReport, Finished, Grouped, Lost, Report, RunKey, State
 
 #: workers in a row that may die before they can train
 FAILED_STARTS = 2
@@ -68,6 +68,9 @@ class LocalExecutor(Executor):
         if self._closed:
             return 0
         return sum(worker is None or worker.job is None for worker in self._workers)
+
+    def idle(self) -> int:
+        return self.capacity()
 
     def start(self, assignments: Sequence[Assignment], workload: Workload) -> None:
         """Give each to a worker that is free, the warm ones first.
@@ -156,6 +159,8 @@ class LocalExecutor(Executor):
             worker.ready, worker.pid, self._failed_starts = True, int(message["pid"]), 0
             return
         report = wire.unpack_report(message["report"])
+        if isinstance(report, Grouped):
+            return
         if worker.job is None or (report.run, report.attempt) != (worker.job[0].run, worker.job[0].attempt):
             return
         self._said.append(report)
