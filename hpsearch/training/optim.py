@@ -7,7 +7,8 @@ hyperparameters, and as they stand on (K, P) with (K, 1)-tensors; a test holds t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -22,6 +23,8 @@ NORMS = (
 
 #: a number, or a tensor of one a lane that broadcasts with the weights
 Number = float | Tensor
+#: numbers of the lanes -> what the formulas take
+Form = Callable[[list[float]], Number]
 #: names of the buffers that an optimizer keeps, each of the weights' shape and zero at first
 BUFFERS: Mapping[str, tuple[str, ...]] = {
     "sgd": (),
@@ -43,7 +46,8 @@ def change(
     momentum: Number = 0.0,
     beta1: Number = 0.9,
     beta2: Number = 0.999,
-    correction1: Number = 1.0,
+    rest1: Number = 0.1,
+    rest2: Number = 0.001,
     correction2: Number = 1.0,
 ) -> Tensor:
     """What is subtracted from the weights in one step; updates ``buffers`` in place.
@@ -52,9 +56,10 @@ def change(
         name: of the optimizer.
         gradient: (..., P), penalties included.
         buffers: those that ``BUFFERS`` names, of the gradient's shape.
-        lr, momentum, beta1, beta2: numbers, or tensors that broadcast with (..., P).
-        correction1, correction2: Adam's 1 - beta1**t and sqrt(1 - beta2**t), t from 1, in double precision: in
-            float32 they drift.
+        lr, momentum, beta1, beta2: numbers, or tensors that broadcast with (..., P); Adam's ``lr`` is divided by
+            1 - beta1**t, t from 1.
+        rest1, rest2: 1 - beta1 and 1 - beta2, taken in double precision.
+        correction2: sqrt(1 - beta2**t), in double precision: in float32 both corrections drift.
 
     Sources: momentum and Nesterov as in Sutskever et al. (ICML 2013) in torch's form; Adagrad, Duchi et al.
     (JMLR 12, 2011); RMSprop, Hinton's lecture 6e (decay 0.99); Adam, Kingma and Ba (arXiv:1412.6980, algorithm 1);
@@ -72,9 +77,9 @@ def change(
     if name == "rmsprop":
         square.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
         return gradient / square.sqrt().add_(1e-8) * lr
-    mean = buffers["mean"].mul_(beta1).add_(gradient * (1 - beta1))
-    square.mul_(beta2).add_(gradient.square().mul_(1 - beta2))
-    return mean / square.sqrt().div_(correction2).add_(1e-8) * (lr / correction1)
+    mean = buffers["mean"].mul_(beta1).add_(gradient * rest1)
+    square.mul_(beta2).add_(gradient.square().mul_(rest2))
+    return mean / square.sqrt().div_(correction2).add_(1e-8) * lr
 
 
 def clip_factor(gradient: Tensor, clip: Number) -> Tensor:
@@ -111,12 +116,90 @@ class Weights:
 
 
 @final
-class Optimizer:
-    """Updates ``Weights`` by the optimizer that a recipe names.
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The numbers of one update, or of one a lane: tensors (K, 1) in the weights' precision."""
 
-    A step clips the loss's gradient by its norm, adds the penalties' (l2 unless adamw, which decays apart; l1 as
-    sign(w)), and subtracts ``change``.
+    lr: Number
+    momentum: Number
+    beta1: Number
+    beta2: Number
+    rest1: Number
+    rest2: Number
+    correction2: Number
+    #: lr * weight_decay, of adamw
+    decay: Number
+    #: None: no penalty or clipping at all
+    weight_decay: Number | None
+    l1: Number | None
+    clip: Number | None
+
+
+def settings(recipes: Sequence[Recipe], rates: Sequence[float], steps: Sequence[int], form: Form) -> Settings:
+    """Of an update with number ``steps`` (from 1) at learning rates ``rates``; ``form`` makes numbers of lists.
+
+    The recipes agree in their optimizer, and in whether they clip.
     """
+    adam = recipes[0].optimizer in ("adam", "adamw")
+    lanes = list(zip(recipes, rates, steps, strict=True))
+
+    def penalty(numbers: list[float]) -> Number | None:
+        return form(numbers) if any(numbers) else None
+
+    return Settings(
+        lr=form([rate / (1 - r.betas[0] ** step) if adam else rate for r, rate, step in lanes]),
+        momentum=form([r.momentum for r in recipes]),
+        beta1=form([r.betas[0] for r in recipes]),
+        beta2=form([r.betas[1] for r in recipes]),
+        rest1=form([1 - r.betas[0] for r in recipes]),
+        rest2=form([1 - r.betas[1] for r in recipes]),
+        correction2=form([math.sqrt(1 - r.betas[1] ** step) if adam else 1.0 for r, _, step in lanes]),
+        decay=form([rate * r.weight_decay for r, rate, _ in lanes]),
+        weight_decay=penalty([r.weight_decay for r in recipes]),
+        l1=penalty([r.l1 for r in recipes]),
+        clip=None if recipes[0].clip is None else form([r.clip or 0.0 for r in recipes]),
+    )
+
+
+def update(
+    name: str, weight: Tensor, gradient: Tensor, buffers: Mapping[str, Tensor], penalised: Tensor, numbers: Settings
+) -> None:
+    """One step, in place: clip the loss's gradient by its norm, add the penalties' (l2 unless adamw, which decays
+    apart; l1 as sign(w)), subtract ``change``.
+
+    Args:
+        name: of the optimizer.
+        weight, gradient, buffers: (..., P); the gradient stays as it is.
+        penalised: (P,), ``Weights.penalised``.
+        numbers: of this step.
+    """
+    if numbers.clip is not None:
+        gradient = gradient * clip_factor(gradient, numbers.clip)
+    if numbers.weight_decay is not None and name != "adamw":
+        gradient = gradient + penalised * weight * numbers.weight_decay
+    if numbers.l1 is not None:
+        gradient = gradient + penalised * weight.sign() * numbers.l1
+    if numbers.weight_decay is not None and name == "adamw":
+        weight.sub_(penalised * weight * numbers.decay)
+    weight.sub_(
+        change(
+            name,
+            gradient,
+            buffers,
+            lr=numbers.lr,
+            momentum=numbers.momentum,
+            beta1=numbers.beta1,
+            beta2=numbers.beta2,
+            rest1=numbers.rest1,
+            rest2=numbers.rest2,
+            correction2=numbers.correction2,
+        )
+    )
+
+
+@final
+class Optimizer:
+    """Updates ``Weights`` by the optimizer that a recipe names."""
 
     def __init__(self, recipe: Recipe, weights: Weights) -> None:
         self._recipe, self._weights = recipe, weights
@@ -125,27 +208,7 @@ class Optimizer:
 
     def step(self, lr: float) -> None:
         """One update from ``weights.gradient``, which stays as it is."""
-        recipe, weight, gradient = self._recipe, self._weights.flat, self._weights.gradient
         self.steps += 1
-        beta1, beta2 = recipe.betas
-        if recipe.clip is not None:
-            gradient = gradient * clip_factor(gradient, recipe.clip)
-        if recipe.weight_decay and recipe.optimizer != "adamw":
-            gradient = gradient + self._weights.penalised * weight * recipe.weight_decay
-        if recipe.l1:
-            gradient = gradient + self._weights.penalised * weight.sign() * recipe.l1
-        if recipe.weight_decay and recipe.optimizer == "adamw":
-            weight.sub_(self._weights.penalised * weight * (lr * recipe.weight_decay))
-        weight.sub_(
-            change(
-                recipe.optimizer,
-                gradient,
-                self.buffers,
-                lr=lr,
-                momentum=recipe.momentum,
-                beta1=beta1,
-                beta2=beta2,
-                correction1=1 - beta1**self.steps,
-                correction2=math.sqrt(1 - beta2**self.steps),
-            )
-        )
+        numbers = settings([self._recipe], [lr], [self.steps], lambda values: values[0])
+        weights = self._weights
+        update(self._recipe.optimizer, weights.flat, weights.gradient, self.buffers, weights.penalised, numbers)

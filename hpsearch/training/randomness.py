@@ -10,7 +10,7 @@ The mixing is the 32-bit integer hash of least known bias with two multiplicatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, TypeVar, final
 
@@ -77,9 +77,45 @@ def permutation(seed: int, purpose: Purpose, counter: int, n: int, device: torch
     return words(torch.arange(n, device=device), stream(seed, purpose, counter)).argsort(stable=True)
 
 
+def mask_key(seed: int | Tensor, step: int | Tensor, call: int | Tensor) -> Stream:
+    """The key of one dropout mask: two words as signed 32-bit numbers (int, or int32 tensors), the second one odd."""
+    a, b = stream(seed, Purpose.DROPOUT, step, call)
+    if isinstance(a, Tensor):
+        return a.to(torch.int32), (b | 1).to(torch.int32)
+    return _signed(a), _signed(b | 1)
+
+
+def _signed(word: int) -> int:
+    return word - 2**32 if word >= 2**31 else word
+
+
+def mask_words(n: int, key: Stream, device: torch.device) -> Tensor:
+    """n random signed 32-bit words (int32): a short mixing, keyed, of well-mixed indices that are made once a device.
+
+    Dropout draws a word for each activation at each step, which is what costs. Products wrap around, as meant.
+    """
+    a, b = key
+    x: Tensor = _mixed_indices(n, device) ^ a
+    x = x.mul_(b)
+    return (x ^ (x >> 15)).mul_(0x2C1B3C6D)
+
+
+_INDICES: dict[torch.device, Tensor] = {}
+
+
+def _mixed_indices(n: int, device: torch.device) -> Tensor:
+    known = _INDICES.get(device)
+    if known is None or len(known) < n:
+        index = torch.arange(1 << max(16, (n - 1).bit_length()), device=device)
+        known = _INDICES[device] = words(index, (0x3C6EF372, 0x1B873593)).to(torch.int32)
+    return known[:n]
+
+
 def threshold(p: float | Tensor) -> int | Tensor:
-    """Words below it are dropped with probability p; exact at p = 0 and p = 1."""
-    return (p.double() * 2**32).round().long() if isinstance(p, Tensor) else round(p * 2**32)
+    """Signed 32-bit words below it are dropped with probability p; exact at p = 0."""
+    if isinstance(p, Tensor):
+        return (p.double() * 2**32 - 2**31).round().clamp(max=2**31 - 1).to(torch.int32)
+    return min(round(p * 2**32) - 2**31, 2**31 - 1)
 
 
 def dropout(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | None = None) -> Tensor:
@@ -88,7 +124,7 @@ def dropout(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | 
     Args:
         x: any shape.
         p: in [0, 1]; a number, or a 0-d tensor (one a lane).
-        key: what the mask depends on, together with an element's place.
+        key: ``mask_key``; the mask depends on it and on an element's place.
         mask_shape: broadcasts with x: elements along its ones share their fate.
 
     Source: Srivastava et al., "Dropout", JMLR 15 (2014), inverted as in torch.
@@ -96,7 +132,7 @@ def dropout(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | 
     keep = _keep(x, p, key, mask_shape)
     if isinstance(p, Tensor):
         scale = torch.where(p < 1, 1 / (1 - p), torch.zeros_like(p)).to(x.dtype)
-        return torch.where(keep, x * scale, 0.0)
+        return torch.where(keep & (p < 1), x * scale, 0.0)
     # Not a product with the mask: 0 * inf would be nan.
     return torch.where(keep, x * (1 / (1 - p)), 0.0) if p < 1 else torch.zeros_like(x)
 
@@ -112,7 +148,7 @@ def alpha_dropout(x: Tensor, p: float, key: Stream, mask_shape: torch.Size | Non
 
 def _keep(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | None) -> Tensor:
     shape = x.shape if mask_shape is None else mask_shape
-    return words(torch.arange(shape.numel(), device=x.device), key).view(shape) >= threshold(p)
+    return mask_words(shape.numel(), key, x.device).view(shape) >= threshold(p)
 
 
 def _channels(x: Tensor, dims: int) -> torch.Size:
@@ -139,9 +175,12 @@ class KeyedDropout(TorchFunctionMode):
     ``call`` counts the dropouts of one forward, so a module that is used twice gets two masks.
     """
 
-    def __init__(self, seed: int | Tensor, step: int | Tensor) -> None:
+    def __init__(self, seed: int | Tensor, step: int | Tensor, keys: Sequence[Stream] = ()) -> None:
+        """``keys``: those of the first calls, where they are known already."""
         super().__init__()
-        self._seed, self._step, self._call = seed, step, 0
+        self._seed, self._step, self._keys = seed, step, keys
+        #: dropouts so far
+        self.calls = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -149,13 +188,16 @@ class KeyedDropout(TorchFunctionMode):
         if drop is None:
             return func(*args, **kwargs)
         x, p, training, inplace = _dropout_arguments(func, *args, **kwargs)
-        self._call += 1
         if not training:
             return x
         if isinstance(p, int | float) and not 0 <= p <= 1:
             raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-        y = drop(x, p, stream(self._seed, Purpose.DROPOUT, self._step, self._call))
+        y = drop(x, p, self._key())
         return x.copy_(y) if inplace else y
+
+    def _key(self) -> Stream:
+        call, self.calls = self.calls, self.calls + 1
+        return self._keys[call] if call < len(self._keys) else mask_key(self._seed, self._step, call)
 
 
 def _dropout_arguments(

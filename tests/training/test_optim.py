@@ -86,7 +86,7 @@ def test_the_same_formulas_work_for_stacked_weights_with_a_rate_a_lane(optimizer
     lanes = [{name: torch.zeros(7).double() for name in BUFFERS[optimizer]} for _ in range(3)]
     for t in range(1, 6):
         gradient = torch.randn(3, 7).double()
-        corrections = {"correction1": 1 - 0.9**t, "correction2": (1 - 0.999**t) ** 0.5}
+        corrections = {"correction2": (1 - 0.999**t) ** 0.5}
         together = change(optimizer, gradient, stacked, lr=rates, momentum=momenta, **corrections)
         for k in range(3):
             numbers = {"lr": rates[k].item(), "momentum": momenta[k].item()}

@@ -13,6 +13,8 @@ from hpsearch.training.randomness import (
     Purpose,
     alpha_dropout,
     dropout,
+    mask_key,
+    mask_words,
     permutation,
     stream,
     uniform,
@@ -21,6 +23,7 @@ from hpsearch.training.randomness import (
 
 #: the first words of a stream, as they were when the first study was recorded
 KNOWN = [2696477748, 551827816, 953051654, 485576662]
+KNOWN_MASK = [-2005008343, -1563833996, 1829651009, 2107695131]
 
 
 def mask(x, p, seed=0, step=0, layer=None):
@@ -60,6 +63,23 @@ def test_masks_of_other_steps_seeds_and_layers_are_independent():
     assert abs(kept - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 2**16)
 
 
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_an_element_is_dropped_at_its_rate_over_the_steps_and_independently_of_the_step_before(p):
+    steps = 4000
+    kept = torch.stack([mask(torch.ones(64), p, seed=5, step=step) for step in range(steps)]).double()
+    spread = math.sqrt(p * (1 - p) / steps)
+    assert (kept.mean(0) - (1 - p)).abs().max() < 4.5 * spread
+    for lag in (1, 2, 16):
+        products = (kept[:-lag] - (1 - p)) * (kept[lag:] - (1 - p)) / (p * (1 - p))
+        assert products.mean(0).abs().max() < 4.5 / math.sqrt(steps - lag)
+
+
+def test_no_block_of_a_mask_is_repeated():
+    bits = torch.stack([mask(torch.ones(2**14), 0.5, seed=s, step=t) for s in range(4) for t in range(4)])
+    blocks = bits.view(-1, 64).to(torch.int64) @ (2 ** torch.arange(64))
+    assert len(blocks.unique()) == len(blocks)
+
+
 def test_every_bit_of_the_words_is_fair_and_hashed_bytes_are_even():
     w = words(torch.arange(2**17), stream(7, Purpose.DROPOUT, 3))
     assert 0 <= w.min() <= w.max() < 2**32
@@ -83,11 +103,12 @@ def test_uniform_numbers_are_uniform():
 def test_known_words_never_change():
     """A change of the hash changes every recorded run: this must fail then."""
     assert words(torch.arange(4), stream(0, Purpose.ORDER, 0)).tolist() == KNOWN
+    assert mask_words(4, mask_key(0, 0, 0), torch.device("cpu")).tolist() == KNOWN_MASK
 
 
 def test_p_zero_is_the_identity_and_p_one_gives_zeros():
     x = torch.tensor([1.5, -2.0, float("inf"), 0.1], requires_grad=True)
-    key = stream(0, Purpose.DROPOUT, 0)
+    key = mask_key(0, 0, 0)
     assert torch.equal(dropout(x, 0.0, key), x)
     for zeros in (dropout(x, 1.0, key), alpha_dropout(x, 1.0, key), dropout(x, torch.tensor(1.0), key)):
         assert torch.equal(zeros, torch.zeros(4))
@@ -96,14 +117,14 @@ def test_p_zero_is_the_identity_and_p_one_gives_zeros():
 
 def test_kept_elements_are_scaled_and_gradients_follow_the_mask():
     x = torch.ones(1000, requires_grad=True)
-    y = dropout(x, 0.2, stream(0, Purpose.DROPOUT, 0))
+    y = dropout(x, 0.2, mask_key(0, 0, 0))
     y.sum().backward()
     assert set(y.detach().unique().tolist()) == {0.0, 1.25}
     assert torch.equal(x.grad, y.detach())
 
 
 def test_a_tensor_p_gives_the_same_mask_as_a_number():
-    key = stream(3, Purpose.DROPOUT, 5)
+    key = mask_key(3, 5, 0)
     x = torch.randn(1000, generator=torch.Generator().manual_seed(0)).double()
     assert torch.equal(dropout(x, torch.tensor(0.3, dtype=torch.float64), key), dropout(x, 0.3, key))
 
