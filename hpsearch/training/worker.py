@@ -20,10 +20,11 @@ import torch
 from hpsearch.errors import ObjectiveError, Paused, Pruned, Stopped
 from hpsearch.executor import Assignment
 from hpsearch.objective import ActiveRun, TrainingTask, Workload
+from hpsearch.training.course import Orders, Outcome
 from hpsearch.training.environment import environment
 from hpsearch.training.guard import clean_process, seed_everything
 from hpsearch.training.load import TrainingFunction, load
-from hpsearch.training.solo import Orders, Outcome, train
+from hpsearch.training.solo import train
 from hpsearch.trial import Direction, EpochReport, Finished, PausedReport, Report, RunKey, State
 
 #: characters of a traceback that are kept

@@ -9,10 +9,11 @@ from torch import nn
 
 from hpsearch.errors import ObjectiveError, Paused, Stopped
 from hpsearch.objective import Cosine, Data, Plateau, TrainingTask
+from hpsearch.training.course import CHECKPOINT, Orders, Outcome
 from hpsearch.training.data import prepare
 from hpsearch.training.guard import seed_everything
 from hpsearch.training.randomness import KeyedDropout, Purpose, permutation
-from hpsearch.training.solo import CHECKPOINT, Orders, Outcome, train
+from hpsearch.training.solo import train
 from hpsearch.trial import Direction
 
 
