@@ -6,7 +6,6 @@ outcome = hp.run(hp.read_study("studies/digits_random.yaml"), workers=2)
 from __future__ import annotations
 
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,17 +15,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, final
 
+from hpsearch.attempt import executor_of, watch, workload_of
 from hpsearch.errors import NotFoundError, Problem, StudyChangedError, StudyError
-from hpsearch.executor import Assignment, Executor
+from hpsearch.executor import Assignment
 from hpsearch.ledger import Ending, Progress
-from hpsearch.objective import Workload, find, source_hash
+from hpsearch.objective import find, source_hash
 from hpsearch.plan import Measured
 from hpsearch.search import Observer, search
 from hpsearch.settings import database, files_folder
 from hpsearch.space import Params
 from hpsearch.store import StudyRecord, this_process
 from hpsearch.study import Study, differences, fingerprint, spec_of
-from hpsearch.trial import EpochReport, Finished, Lost, Report, RunKey, State
+from hpsearch.trial import EpochReport, Finished, Grouped, Lost, Report, RunKey, State
 
 #: a study whose coordinator is silent for so long is free for another one
 LEASE_S = 60.0
@@ -113,8 +113,8 @@ def run(
     url = database(db)
     record = _record(study)
     _refuse_budget(study, url, extend=extend)
-    workload = _workload(study, device, files or files_folder(url, study.name))
-    store, executor, interrupts = open_store(url), _executor(on, workers, device), Interrupts()
+    workload = workload_of(study, device, files or files_folder(url, study.name))
+    store, executor, interrupts = open_store(url), executor_of(on, workers, device), Interrupts()
     try:
         with interrupts.installed() if signals else nullcontext():
             ending = search(
@@ -149,13 +149,17 @@ def measure(study: Study, *, device: str = "auto") -> Measured | None:
 
     history = History(search_space=study.search_space, direction=study.direction, seed=study.seed)
     settings = [*study.baselines, *study.strategy.ask(history, 1)]
-    started, reports = time.monotonic(), []
+    started = time.monotonic()
+    reports: list[tuple[float, Report]] = []
 
     def enough(report: Report) -> bool:
-        reports.append((time.monotonic() - started, report))
+        if not isinstance(report, Grouped):
+            reports.append((time.monotonic() - started, report))
         return len(reports) == 4
 
-    last = _watch(study, settings[0], device=device, enough=enough, limit_s=MEASURE_S)
+    first = Assignment(run=RunKey(0, study.seeds[0]), params=settings[0], attempt=1)
+    watch(study, [first], device=device, hear=enough, limit_s=MEASURE_S)
+    last = reports[-1][1] if reports else None
     epochs = [(at, report) for at, report in reports if isinstance(report, EpochReport)]
     whole = last.seconds if isinstance(last, Finished) and last.state is State.COMPLETE else None
     if not reports or (whole is None and not epochs):
@@ -197,70 +201,18 @@ def attempt(
         )
     first = [*study.baselines, *plan(study, show=1).first][0]
 
+    last: list[Finished | Lost] = []
+
     def passed_on(report: Report) -> bool:
         if isinstance(report, EpochReport):
             on_report(report)
+        elif isinstance(report, Finished | Lost):
+            last.append(report)
         return False
 
-    last = _watch(study, {**first, **params}, device=device, seed=seed, enough=passed_on)
-    assert isinstance(last, Finished | Lost)
-    return last
-
-
-def _watch(
-    study: Study,
-    params: Params,
-    *,
-    device: str,
-    enough: Callable[[Report], bool],
-    seed: int | None = None,
-    limit_s: float = float("inf"),
-) -> Report | None:
-    """Run one setting until it ends, until ``enough`` says so, or for ``limit_s``; its last report, if it has ended."""
-    find(study.objective)
     key = RunKey(0, study.seeds[0] if seed is None else seed)
-    with tempfile.TemporaryDirectory(prefix="hpsearch-") as files:
-        executor = _executor("local", 1, device)
-        try:
-            executor.start([Assignment(run=key, params=params, attempt=1)], _workload(study, device, Path(files)))
-            end = time.monotonic() + limit_s
-            while time.monotonic() < end:
-                for report in executor.poll(0.5):
-                    over = enough(report)
-                    if not isinstance(report, EpochReport):
-                        return report
-                    if over:
-                        return None
-            return None
-        finally:
-            executor.close()
-
-
-def _executor(on: str, workers: int | None, device: str) -> Executor:
-    if on == "inline":
-        from hpsearch.executors.inline import InlineExecutor
-
-        return InlineExecutor(device=device)
-    if on == "local":
-        from hpsearch.executors.local import LocalExecutor
-
-        return LocalExecutor(workers, device=device)
-    raise StudyError([Problem(field="--on", message=f"{on!r} is no place for workers", hint="local or inline")])
-
-
-def _workload(study: Study, device: str, files: Path) -> Workload:
-    return Workload(
-        study=study.name,
-        objective=study.objective,
-        metric=study.metric,
-        direction=str(study.direction),
-        seed=study.seed,
-        timeout_s=study.timeout_s,
-        isolate=study.isolate,
-        threads=study.threads,
-        device=device,
-        files=files,
-    )
+    watch(study, [Assignment(run=key, params={**first, **params}, attempt=1)], device=device, hear=passed_on)
+    return last[0]
 
 
 def _record(study: Study) -> StudyRecord:
