@@ -22,10 +22,20 @@ def layer_norms(weights: Weights) -> dict[str, tuple[float, float]]:
     return {name: (gradient, weight) for name, gradient, weight in pairs if math.isfinite(gradient + weight)}
 
 
-def mean_by_rows(values: Sequence[Tensor], rows: Sequence[int]) -> float:
-    """The mean over all examples of numbers (0-d) that are means over batches of so many; summed in double."""
+def lane_norms(layers: Mapping[str, slice], gradient: Tensor, flat: Tensor) -> list[dict[str, tuple[float, float]]]:
+    """``layer_norms`` of each lane, from gradients and weights (K, P)."""
+    norms = [torch.linalg.vector_norm(rows[:, part], dim=1) for rows in (gradient, flat) for part in layers.values()]
+    tables = []
+    for numbers in torch.stack(norms, 1).tolist():
+        pairs = zip(layers, numbers[: len(layers)], numbers[len(layers) :], strict=True)
+        tables.append({name: (g, w) for name, g, w in pairs if math.isfinite(g + w)})
+    return tables
+
+
+def mean_by_rows(values: Tensor, rows: Sequence[int]) -> float:
+    """The mean over all examples of numbers (T,) that are means over batches of so many; summed in double."""
     counts = torch.tensor(rows, dtype=torch.float64)
-    return float(torch.stack(list(values)).double().cpu() @ counts / counts.sum())
+    return float(values.double().cpu() @ counts / counts.sum())
 
 
 def mean_of(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:

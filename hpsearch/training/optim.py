@@ -135,26 +135,33 @@ class Settings:
     clip: Number | None
 
 
+def corrections(recipe: Recipe, rate: float, step: int) -> tuple[float, float]:
+    """Adam's learning rate over 1 - beta1**step, and sqrt(1 - beta2**step); (rate, 1) of other optimizers."""
+    if recipe.optimizer not in ("adam", "adamw"):
+        return rate, 1.0
+    beta1, beta2 = recipe.betas
+    return rate / (1 - beta1**step), math.sqrt(1 - beta2**step)
+
+
 def settings(recipes: Sequence[Recipe], rates: Sequence[float], steps: Sequence[int], form: Form) -> Settings:
     """Of an update with number ``steps`` (from 1) at learning rates ``rates``; ``form`` makes numbers of lists.
 
     The recipes agree in their optimizer, and in whether they clip.
     """
-    adam = recipes[0].optimizer in ("adam", "adamw")
-    lanes = list(zip(recipes, rates, steps, strict=True))
+    corrected = [corrections(*lane) for lane in zip(recipes, rates, steps, strict=True)]
 
     def penalty(numbers: list[float]) -> Number | None:
         return form(numbers) if any(numbers) else None
 
     return Settings(
-        lr=form([rate / (1 - r.betas[0] ** step) if adam else rate for r, rate, step in lanes]),
+        lr=form([lr for lr, _ in corrected]),
         momentum=form([r.momentum for r in recipes]),
         beta1=form([r.betas[0] for r in recipes]),
         beta2=form([r.betas[1] for r in recipes]),
         rest1=form([1 - r.betas[0] for r in recipes]),
         rest2=form([1 - r.betas[1] for r in recipes]),
-        correction2=form([math.sqrt(1 - r.betas[1] ** step) if adam else 1.0 for r, _, step in lanes]),
-        decay=form([rate * r.weight_decay for r, rate, _ in lanes]),
+        correction2=form([second for _, second in corrected]),
+        decay=form([rate * r.weight_decay for r, rate in zip(recipes, rates, strict=True)]),
         weight_decay=penalty([r.weight_decay for r in recipes]),
         l1=penalty([r.l1 for r in recipes]),
         clip=None if recipes[0].clip is None else form([r.clip or 0.0 for r in recipes]),

@@ -77,6 +77,12 @@ def permutation(seed: int, purpose: Purpose, counter: int, n: int, device: torch
     return words(torch.arange(n, device=device), stream(seed, purpose, counter)).argsort(stable=True)
 
 
+def orders(seeds: Sequence[int], epochs: Sequence[int], n: int, device: torch.device) -> Tensor:
+    """Each lane's order of n examples in its own epoch, (K, n): row k is that of its seed and epoch."""
+    a, b = stream(torch.tensor(seeds, device=device), Purpose.ORDER, torch.tensor(epochs, device=device))
+    return words(torch.arange(n, device=device), (a[:, None], b[:, None])).argsort(dim=1, stable=True)
+
+
 def mask_key(seed: int | Tensor, step: int | Tensor, call: int | Tensor) -> Stream:
     """The key of one dropout mask: two words as signed 32-bit numbers (int, or int32 tensors), the second one odd."""
     a, b = stream(seed, Purpose.DROPOUT, step, call)
@@ -175,8 +181,8 @@ class KeyedDropout(TorchFunctionMode):
     ``call`` counts the dropouts of one forward, so a module that is used twice gets two masks.
     """
 
-    def __init__(self, seed: int | Tensor, step: int | Tensor, keys: Sequence[Stream] = ()) -> None:
-        """``keys``: those of the first calls, where they are known already."""
+    def __init__(self, seed: int | Tensor, step: int | Tensor, keys: Sequence[Stream] | None = None) -> None:
+        """``keys``: those of all calls, where they are known already; seed and step are of no account then."""
         super().__init__()
         self._seed, self._step, self._keys = seed, step, keys
         #: dropouts so far
@@ -197,7 +203,11 @@ class KeyedDropout(TorchFunctionMode):
 
     def _key(self) -> Stream:
         call, self.calls = self.calls, self.calls + 1
-        return self._keys[call] if call < len(self._keys) else mask_key(self._seed, self._step, call)
+        if self._keys is None:
+            return mask_key(self._seed, self._step, call)
+        if call >= len(self._keys):
+            raise RuntimeError(f"the forward drops out more often than before: {len(self._keys)} times")
+        return self._keys[call]
 
 
 def _dropout_arguments(
@@ -213,7 +223,7 @@ def _dropout_arguments(
 class Key:
     """The random numbers of one batch for ``TrainingTask.augment``: they depend on (run seed, epoch, example) alone."""
 
-    def __init__(self, seed: int, epoch: int, examples: Tensor) -> None:
+    def __init__(self, seed: int | Tensor, epoch: int | Tensor, examples: Tensor) -> None:
         self._seed, self._epoch, self._examples, self._calls = seed, epoch, examples, 0
 
     def uniform(self, *shape: int) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hpsearch.errors import ObjectiveError, Paused
 from hpsearch.objective import Split, TrainingTask
@@ -18,13 +17,11 @@ from hpsearch.training.build import build, ready
 from hpsearch.training.course import Course, Orders, Outcome, Tell
 from hpsearch.training.data import Parts, prepare
 from hpsearch.training.diagnostics import layer_norms, mean_by_rows
+from hpsearch.training.loss import VALIDATION_BATCH, loss_of
 from hpsearch.training.optim import Optimizer, Weights
 from hpsearch.training.randomness import Key, KeyedDropout, Purpose, permutation
 from hpsearch.training.recipe import ModelParams, Recipe, resolve
 from hpsearch.training.schedule import Rate
-
-#: examples of a validation batch: fixed, so that a value does not depend on the batch size that is searched
-VALIDATION_BATCH = 1024
 
 
 @final
@@ -53,28 +50,20 @@ class Training:
                 inputs = self._task.augment(inputs, Key(self._seed, epoch, rows))
             with KeyedDropout(self._seed, self.optimizer.steps):
                 output = self.model(inputs)
-            loss = self._loss(output, targets)
+            smoothing = self._recipe.label_smoothing or None
+            loss = loss_of(self._task, output, targets, smoothing)
             self.weights.gradient.zero_()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step(lr)
             losses.append(loss.detach())
         return losses
 
-    def _loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        if self._recipe.label_smoothing and not targets.is_floating_point():
-            return functional.cross_entropy(output, targets, label_smoothing=self._recipe.label_smoothing)
-        loss = self._task.loss(output, targets)
-        if not isinstance(loss, Tensor) or loss.dim() != 0:
-            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise ObjectiveError(f"loss: must return a scalar tensor (0-d), not {got}", hint="return loss.mean()")
-        return loss
-
     def run_epoch(self, epoch: int) -> dict[str, float]:
         """Train and validate: every metric of the epoch. Stops short, with ``train_loss`` alone, where it diverged."""
         losses = self.train_epoch(epoch)
         rows, size = len(self._parts.train.targets), self._recipe.batch_size
         sizes = [min(size, rows - start) for start in range(0, rows, size)]
-        train_loss = mean_by_rows(losses, sizes)
+        train_loss = mean_by_rows(torch.stack(losses), sizes)
         if not math.isfinite(train_loss):
             first = next(number for number in torch.stack(losses).tolist() if not math.isfinite(number))
             return {"train_loss": first}
@@ -122,7 +111,7 @@ def evaluate(
         for name, number in numbers.items():
             sums.setdefault(f"{prefix}_{name}", []).append(torch.as_tensor(number))
         sizes.append(len(targets))
-    return {name: mean_by_rows(values, sizes) for name, values in sums.items()}
+    return {name: mean_by_rows(torch.stack(values), sizes) for name, values in sums.items()}
 
 
 def train(task: TrainingTask, params: Params, orders: Orders, tell: Tell) -> Outcome:

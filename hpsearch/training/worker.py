@@ -11,21 +11,21 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from numbers import Real
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
 
 from hpsearch.errors import ObjectiveError, Paused, Pruned, Stopped
 from hpsearch.executor import Assignment
-from hpsearch.objective import ActiveRun, TrainingTask, Workload
+from hpsearch.objective import TrainingTask, Workload
+from hpsearch.training.active import LiveRun, number_of, split_sealed, what_is
 from hpsearch.training.course import Orders, Outcome
 from hpsearch.training.environment import environment
 from hpsearch.training.guard import clean_process, seed_everything
 from hpsearch.training.load import TrainingFunction, load
 from hpsearch.training.solo import train
-from hpsearch.trial import Direction, EpochReport, Finished, PausedReport, Report, RunKey, State
+from hpsearch.trial import Direction, Finished, PausedReport, Report, State
 
 #: characters of a traceback that are kept
 ERROR_LENGTH = 20_000
@@ -58,92 +58,36 @@ def execute(
         device: ``cpu``, ``cuda:0`` ...; ``auto`` is the first GPU there is, else the CPU.
     """
     started = time.perf_counter()
-    if device == "auto":
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    active = _ActiveRun(assignment, workload, send=send, stopped=stopped, device=device)
+    device = found(device)
+    active = LiveRun(assignment, workload, send=send, stopped=stopped, device=device)
     with clean_process(workload.threads):
         last = _attempt(active, workload)
     if isinstance(last, Finished):
-        last = replace(
-            last,
-            last_epoch=active.last_epoch if last.last_epoch is None else last.last_epoch,
-            sealed={**active.sealed, **last.sealed},
-            seconds=time.perf_counter() - started,
-            worker=f"{socket.gethostname()}:{os.getpid()}",
-            environment=environment(workload.objective.folder, device),
-        )
+        last = signed(last, active, time.perf_counter() - started, workload, f"solo, {device}")
     send(last)
 
 
-@final
-class _ActiveRun(ActiveRun):
-    """A run as training code sees it, and what it has said so far."""
-
-    def __init__(
-        self,
-        assignment: Assignment,
-        workload: Workload,
-        *,
-        send: Callable[[Report], None],
-        stopped: Callable[[], bool],
-        device: str,
-    ) -> None:
-        key = assignment.run
-        self.params, self.seed, self.device = dict(assignment.params), key.seed, device
-        self.study_dir = workload.objective.folder
-        name = f"{key.seed}.{key.repeat}" if key.repeat else str(key.seed)
-        self.checkpoint_dir = workload.files.absolute() / str(key.trial) / name / "checkpoint"
-        self.key: RunKey = key
-        self.attempt, self.until_epoch = assignment.attempt, assignment.until_epoch
-        self.last_epoch: int | None = None
-        self.best: tuple[float, int] | None = None
-        self.sealed: dict[str, float] = {}
-        #: why the run is to end; kept, since training code may swallow what ``report`` raises
-        self.ending: Stopped | None = None
-        self._metric, self._direction = workload.metric, Direction(workload.direction)
-        self._send, self._stopped = send, stopped
-
-    def report(self, epoch: int, **metrics: float) -> None:
-        if self.ending is not None:
-            raise self.ending
-        self.tell(epoch, _metrics(metrics))
-        if self.until_epoch is not None and epoch + 1 >= self.until_epoch:
-            self.ending = Paused()
-            raise self.ending
-
-    def tell(
-        self,
-        epoch: int,
-        metrics: Mapping[str, float],
-        layers: Mapping[str, tuple[float, float]] | None = None,
-        epochs: int | None = None,
-    ) -> None:
-        """Send an epoch's report; ``test_*`` metrics stay sealed.
-
-        Raises:
-            Stopped: the run is to end.
-        """
-        if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
-            raise TypeError(f"run.report takes a whole epoch from 0, not {epoch!r}")
-        if self.last_epoch is not None and epoch <= self.last_epoch:
-            raise ValueError(f"run.report takes increasing epochs: {epoch} comes after {self.last_epoch}")
-        self.last_epoch = epoch
-        shown, sealed = _split_sealed(metrics)
-        self.sealed.update(sealed)
-        value = shown.get(self._metric, math.nan)
-        if math.isfinite(value) and (self.best is None or self._direction.better(value, self.best[0])):
-            self.best = (value, epoch)
-        self._send(
-            EpochReport(
-                run=self.key, attempt=self.attempt, epoch=epoch, metrics=shown, epochs=epochs, layers=layers or {}
-            )
-        )
-        if self._stopped():
-            self.ending = Stopped()
-            raise self.ending
+def found(device: str) -> str:
+    """``auto`` is the first GPU there is, else the CPU."""
+    if device != "auto":
+        return device
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
-def _attempt(active: _ActiveRun, workload: Workload) -> Finished | PausedReport:
+def signed(last: Finished, active: LiveRun, seconds: float, workload: Workload, engine: str) -> Finished:
+    """A run's last report with where, how and how long it was trained."""
+    return replace(
+        last,
+        last_epoch=active.last_epoch if last.last_epoch is None else last.last_epoch,
+        sealed={**active.sealed, **last.sealed},
+        seconds=seconds,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        engine=engine,
+        environment=environment(workload.objective.folder, active.device),
+    )
+
+
+def _attempt(active: LiveRun, workload: Workload) -> Finished | PausedReport:
     """Train, and turn whatever happens into the last report."""
     finished = Finished(run=active.key, attempt=active.attempt, state=State.FAILED)
     try:
@@ -151,21 +95,21 @@ def _attempt(active: _ActiveRun, workload: Workload) -> Finished | PausedReport:
         objective = load(workload.objective)
         seed_everything(active.seed)
         if isinstance(objective, TrainingTask):
-            return _of_outcome(finished, _train(objective, active, workload))
+            return of_outcome(finished, _train(objective, active, workload))
         return _call(objective, active, workload.metric, finished)
     except Stopped as ending:
         if not _is_meant(active, ending):
             return replace(finished, reason="exception", error=_traceback(ending))
-        return _of_ending(finished, active, active.ending or ending)
+        return of_ending(finished, active, active.ending or ending)
     except ObjectiveError as error:
-        return replace(finished, reason="study", error=_study_text(error))
+        return replace(finished, reason="study", error=study_text(error))
     except _InvalidResultError as error:
         return replace(finished, reason="invalid_result", error=_cut(str(error)))
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         return replace(finished, reason=f"exit:{code}", error=_traceback(error))
     except BaseException as error:  # noqa: BLE001 (training code's own; it costs this run only)
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             text = _traceback(error)
             del error
             gc.collect()
@@ -174,8 +118,13 @@ def _attempt(active: _ActiveRun, workload: Workload) -> Finished | PausedReport:
         return replace(finished, reason="exception", error=_traceback(error))
 
 
-def _train(task: TrainingTask, active: _ActiveRun, workload: Workload) -> Outcome:
-    orders = Orders(
+def _train(task: TrainingTask, active: LiveRun, workload: Workload) -> Outcome:
+    return train(task, active.params, orders_of(active, workload), partial(active.tell, epochs=task.epochs))
+
+
+def orders_of(active: LiveRun, workload: Workload) -> Orders:
+    """What a training is told of a run."""
+    return Orders(
         seed=active.seed,
         study_seed=workload.seed,
         metric=workload.metric,
@@ -184,15 +133,14 @@ def _train(task: TrainingTask, active: _ActiveRun, workload: Workload) -> Outcom
         checkpoint_dir=active.checkpoint_dir,
         until_epoch=active.until_epoch,
     )
-    return train(task, active.params, orders, partial(active.tell, epochs=task.epochs))
 
 
-def _call(objective: TrainingFunction, active: _ActiveRun, metric: str, finished: Finished) -> Finished | PausedReport:
+def _call(objective: TrainingFunction, active: LiveRun, metric: str, finished: Finished) -> Finished | PausedReport:
     result = objective(active)
     if active.ending is not None:
-        return _of_ending(finished, active, active.ending)
+        return of_ending(finished, active, active.ending)
     value, others = _value_of(result, metric)
-    shown, sealed = _split_sealed({name: number for name, number in others.items() if math.isfinite(number)})
+    shown, sealed = split_sealed({name: number for name, number in others.items() if math.isfinite(number)})
     if not math.isfinite(value):
         kind = "nan" if math.isnan(value) else "inf"
         return replace(finished, state=State.DIVERGED, reason=f"{kind} result", metrics=shown, sealed=sealed)
@@ -200,7 +148,8 @@ def _call(objective: TrainingFunction, active: _ActiveRun, metric: str, finished
     return replace(finished, state=State.COMPLETE, value=value, best_epoch=best, metrics=shown, sealed=sealed)
 
 
-def _of_outcome(finished: Finished, outcome: Outcome) -> Finished:
+def of_outcome(finished: Finished, outcome: Outcome) -> Finished:
+    """Complete or diverged."""
     state = State.DIVERGED if outcome.value is None else State.COMPLETE
     return replace(
         finished,
@@ -212,14 +161,14 @@ def _of_outcome(finished: Finished, outcome: Outcome) -> Finished:
     )
 
 
-def _is_meant(active: _ActiveRun, ending: Stopped) -> bool:
+def _is_meant(active: LiveRun, ending: Stopped) -> bool:
     """Whether the coordinator asked for it, or training code prunes itself; any other run would wait for ever."""
     if active.ending is not None or isinstance(ending, Pruned):
         return True
     return isinstance(ending, Paused) and active.until_epoch is not None and active.last_epoch is not None
 
 
-def _of_ending(finished: Finished, active: _ActiveRun, ending: Stopped) -> Finished | PausedReport:
+def of_ending(finished: Finished, active: LiveRun, ending: Stopped) -> Finished | PausedReport:
     """Paused, pruned or cancelled."""
     if isinstance(ending, Paused) and active.last_epoch is not None:
         return PausedReport(run=active.key, attempt=active.attempt, epoch=active.last_epoch)
@@ -229,69 +178,35 @@ def _of_ending(finished: Finished, active: _ActiveRun, ending: Stopped) -> Finis
     return replace(finished, state=State.CANCELLED, reason="cancelled")
 
 
-def _number(value: object) -> float | None:
-    """A real number as float (numpy's too); None for everything else, bool included."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
-
-
-def _what(value: object) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"a tensor of shape {tuple(value.shape)}; use value.item()"
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 (a user's __repr__)
-        text = "?"
-    return f"{type(value).__name__} {text[:200]}"
-
-
-def _metrics(metrics: Mapping[str, object]) -> dict[str, float]:
-    numbers = {}
-    for name, value in metrics.items():
-        number = _number(value)
-        if number is None:
-            raise TypeError(f"run.report takes numbers: {name} is {_what(value)}")
-        numbers[name] = number
-    return numbers
-
-
 def _value_of(result: object, metric: str) -> tuple[float, dict[str, float]]:
     """The metric and the further numbers that a training function returned."""
     right = f"return {metric} as a number, or a dict with it"
     if not isinstance(result, Mapping):
-        value = _number(result)
+        value = number_of(result)
         if value is None:
-            raise _InvalidResultError(f"the training function returned {_what(result)}; {right}")
+            raise _InvalidResultError(f"the training function returned {what_is(result)}; {right}")
         return value, {}
     if metric not in result:
         names = ", ".join(str(name) for name in result) or "nothing"
         raise _InvalidResultError(f"the training function returned a dict without {metric!r} (it has {names}); {right}")
     others = {}
     for name, given in result.items():
-        number = _number(given)
+        number = number_of(given)
         if number is None or not isinstance(name, str):
-            raise _InvalidResultError(f"the training function returned a dict with {name!r}: {_what(given)}; {right}")
+            raise _InvalidResultError(f"the training function returned a dict with {name!r}: {what_is(given)}; {right}")
         others[name] = number
     return others.pop(metric), others
 
 
-def _split_sealed(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    shown = {name: value for name, value in metrics.items() if not name.startswith("test_")}
-    sealed = {name: value for name, value in metrics.items() if name not in shown and math.isfinite(value)}
-    return shown, sealed
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it was memory that ran out, on the host or on the device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
-def _study_text(error: ObjectiveError) -> str:
+def study_text(error: ObjectiveError) -> str:
+    """What is said of a task that does not fit its study."""
     text = f"{error}\n  hint: {error.hint}" if error.hint else str(error)
     return _cut(f"{text}\n\n{_traceback(error.__cause__)}" if error.__cause__ is not None else text)
 

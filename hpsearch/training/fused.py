@@ -1,0 +1,343 @@
+"""The loop for many runs of a TrainingTask at once, as lanes of stacked tensors.
+
+Every lane has its own seed, order, masks, hyperparameters, schedule and epoch; what ``solo.py`` does for one run, this
+does for K at the cost of a few. The forward is vmapped, the losses of all lanes are summed, and one ordinary backward
+gives each lane its own gradient (the derivative of a sum by a summand is 1, also next to a nan); the update works on
+one (K, P) buffer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from hpsearch.objective import Split, TrainingTask
+from hpsearch.training.build import ready
+from hpsearch.training.data import Parts
+from hpsearch.training.diagnostics import lane_norms, mean_by_rows
+from hpsearch.training.loss import VALIDATION_BATCH, loss_of
+from hpsearch.training.optim import BUFFERS, Settings, corrections, settings, update
+from hpsearch.training.randomness import Key, Stream, mask_key, orders
+from hpsearch.training.recipe import Recipe
+from hpsearch.training.schedule import Rate
+from hpsearch.training.stack import Rows, Stack
+from hpsearch.training.structure import Place
+
+
+@final
+@dataclass
+class Lane:
+    """What is a lane's own beside its rows."""
+
+    recipe: Recipe
+    seed: int
+    rate: Rate
+    #: updates so far
+    steps: int = 0
+    #: the next epoch, from 0
+    epoch: int = 0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """Which parts of a task go through vmap with the model; the others take the lanes one after the other."""
+
+    augment: bool = True
+    loss: bool = True
+    metrics: bool = True
+    #: dropouts of one forward; None: not known yet
+    dropouts: int | None = None
+
+
+@final
+class FusedTraining:
+    """Lanes on one pair of parts; with ``task.folds`` there is one of these a fold, all in step.
+
+    Args:
+        task: what all lanes train.
+        parts: on the lanes' device.
+        recipe: of any lane; all have its optimizer and batch size, and clip or smooth labels all or none.
+        model: the form that all lanes share, on its device and in its precision.
+        slots: how many lanes there can be, at least 2.
+    """
+
+    def __init__(self, task: TrainingTask, parts: Parts, recipe: Recipe, model: nn.Module, slots: int) -> None:
+        self.task, self.parts = task, parts
+        self.optimizer, self.batch_size = recipe.optimizer, recipe.batch_size
+        self._smoothing = recipe.label_smoothing > 0
+        self.stack = Stack(model, slots)
+        flat = self.stack.flat
+        self._dtype, self._device = flat.dtype, flat.device
+        self.buffers = {name: torch.zeros_like(flat) for name in BUFFERS[recipe.optimizer]}
+        self.gradient = torch.zeros_like(flat)
+        self._best = torch.empty_like(flat)
+        self._best_rest = {name: torch.empty_like(rows) for name, rows in self.stack.rest.items()}
+        self._has_best = [False] * slots
+        self.lanes: list[Lane] = []
+        self.way = Way()
+
+    # Lanes come and go
+
+    def add(self, lane: Lane, model: nn.Module, floats: Mapping[Place, float]) -> list[Place]:
+        """A lane more, in the next slot; the floats in which lanes differ from now on."""
+        slot = len(self.lanes)
+        self.lanes.append(lane)
+        for buffer in self.buffers.values():
+            buffer[slot] = 0
+        self._has_best[slot] = False
+        return self.stack.put(slot, model, floats)
+
+    def remove(self, k: int) -> None:
+        """The last lane takes the place of lane k."""
+        last = len(self.lanes) - 1
+        self._copy(last, k)
+        self.lanes[k] = self.lanes[last]
+        self.lanes.pop()
+
+    def _copy(self, source: int, target: int) -> None:
+        if source == target:
+            return
+        self.stack.move(source, target)
+        for rows in [self._best, *self._best_rest.values(), *self.buffers.values(), self.gradient]:
+            rows[target] = rows[source]
+        self._has_best[target] = self._has_best[source]
+
+    def keep_best(self, k: int) -> None:
+        """Remember lane k's model as it is."""
+        self._best[k] = self.stack.flat[k]
+        for name, rows in self._best_rest.items():
+            rows[k] = self.stack.rest[name][k]
+        self._has_best[k] = True
+
+    def best(self, k: int) -> dict[str, Tensor]:
+        """The ``state_dict`` remembered; {} where there is none."""
+        return self.stack.state(k, self._best, self._best_rest) if self._has_best[k] else {}
+
+    def state(self, k: int) -> dict[str, Any]:
+        """All that ``restore`` needs, in a lane or alone (``solo.Training``)."""
+        lane = self.lanes[k]
+        return {
+            "model": self.stack.state(k),
+            "best": self.best(k),
+            "buffers": {name: rows[k].clone() for name, rows in self.buffers.items()},
+            "steps": lane.steps,
+            "rate": lane.rate.state(),
+        }
+
+    def restore(self, k: int, state: Mapping[str, Any], model: nn.Module, floats: Mapping[Place, float]) -> None:
+        """Go on from a state; ``model``: one of the lane's form, whose weights are of no account."""
+        if state["best"]:
+            model.load_state_dict(state["best"])
+            self.stack.put(k, model, floats)
+            self.keep_best(k)
+        model.load_state_dict(state["model"])
+        self.stack.put(k, model, floats)
+        for name, rows in self.buffers.items():
+            rows[k] = state["buffers"][name]
+        self.lanes[k].steps = state["steps"]
+        self.lanes[k].rate.restore(state["rate"])
+
+    def checkpoint(self) -> dict[str, Any]:
+        """All lanes' rows, to return to when an epoch runs out of memory."""
+        k = len(self.lanes)
+        rows = {"flat": self.stack.flat, **self.stack.rest, **{f"{name}()": b for name, b in self.buffers.items()}}
+        return {"steps": [lane.steps for lane in self.lanes], **{name: part[:k].clone() for name, part in rows.items()}}
+
+    def go_back(self, checkpoint: Mapping[str, Any]) -> None:
+        """Return to a checkpoint of the same lanes."""
+        k = len(self.lanes)
+        rows = {"flat": self.stack.flat, **self.stack.rest, **{f"{name}()": b for name, b in self.buffers.items()}}
+        for name, part in rows.items():
+            part[:k] = checkpoint[name]
+        for lane, steps in zip(self.lanes, checkpoint["steps"], strict=True):
+            lane.steps = steps
+
+    # An epoch
+
+    @property
+    def width(self) -> int:
+        """Lanes that are computed: at least 2, since kernels for one differ."""
+        return max(2, len(self.lanes))
+
+    def run_epoch(self) -> list[dict[str, float]]:
+        """Train and validate each lane's own next epoch: its metrics; ``train_loss`` alone where that diverged."""
+        count = len(self.lanes)
+        lanes = self.lanes if count > 1 else self.pad()
+        losses, sizes = self.train_epoch(lanes)
+        tables = []
+        for row in losses.double().cpu().T.contiguous():
+            mean = mean_by_rows(row, sizes)
+            first = next((x for x in row.tolist() if not math.isfinite(x)), math.nan)
+            tables.append({"train_loss": mean if math.isfinite(mean) else first})
+        fine = [k for k in range(count) if math.isfinite(tables[k]["train_loss"])]
+        if fine:
+            validated = self.evaluate(self.parts.validation, fine)
+            for k in fine:
+                lane = self.lanes[k]
+                tables[k] |= {**validated[k], "lr": lane.rate.at(lane.epoch)}
+                lane.rate.observe(tables[k]["val_loss"])
+        for lane in self.lanes:
+            lane.epoch += 1
+        return tables[:count]
+
+    def pad(self) -> list[Lane]:
+        """The only lane, with a companion in the second slot that nobody hears of."""
+        self._copy(0, 1)
+        return [self.lanes[0], replace(self.lanes[0])]
+
+    def train_epoch(self, lanes: Sequence[Lane]) -> tuple[Tensor, list[int]]:
+        """One pass of each lane over the train part in its own order: losses (T, K), examples of each of T batches."""
+        split, k = self.parts.train, len(lanes)
+        order = orders([lane.seed for lane in lanes], [lane.epoch for lane in lanes], len(split.targets), self._device)
+        batches = torch.split(order, self.batch_size, dim=1)
+        self.stack.form.train()
+        forward, leaves = self.forward(k), self.stack.leaves(k)
+        keys, updates = self.keys(lanes, len(batches)), self._settings(lanes, len(batches))
+        losses = []
+        for rows, masks, numbers in zip(batches, keys, updates, strict=True):
+            loss, changed = forward(leaves, masks, rows, split, lanes)
+            self.backward(loss, leaves, k)
+            losses.append(loss.detach())
+            self.stack.take(changed)
+            self._update(k, numbers)
+        for lane in lanes:
+            lane.steps += len(batches)
+        return torch.stack(losses), [rows.shape[1] for rows in batches]
+
+    def forward(self, k: int) -> Callable[..., tuple[Tensor, Rows]]:
+        """A function of (leaves, keys, rows (K, B), split, lanes): losses (K,), and buffers put in place of others."""
+        loss = partial(loss_of, self.task)
+
+        def train(model: Callable[..., Any], inputs: Tensor, targets: Tensor, extra: Mapping[str, Tensor]) -> Any:
+            if self.way.augment:
+                inputs = self.prepared(inputs, extra)
+            output = model(inputs)
+            return loss(output, targets, extra.get("smoothing")) if self.way.loss else output
+
+        over = self.stack.over_lanes(train, k)
+
+        def run(leaves: Rows, keys: Any, rows: Tensor, split: Split, lanes: Sequence[Lane]) -> tuple[Tensor, Rows]:
+            inputs, targets = split.inputs[rows], split.targets[rows]
+            extra = self._extra(lanes, rows)
+            if not self.way.augment:
+                one_by_one = [self.prepared(inputs[j], tree_map(lambda t, j=j: t[j], extra)) for j in range(k)]
+                inputs = torch.stack(one_by_one)
+            output, changed = over(leaves, keys, inputs, targets, extra)
+            if self.way.loss:
+                return output, changed
+            smoothing = extra.get("smoothing", [None] * k)
+            return torch.stack(
+                [loss(tree_map(lambda t, j=j: t[j], output), targets[j], smoothing[j]) for j in range(k)]
+            ), changed
+
+        return run
+
+    def _extra(self, lanes: Sequence[Lane], rows: Tensor) -> dict[str, Tensor]:
+        """What a lane's batch needs beside the data, (K, ...)."""
+        extra = {}
+        if self._smoothing:
+            numbers = [lane.recipe.label_smoothing for lane in lanes]
+            extra["smoothing"] = torch.tensor(numbers, dtype=torch.float64, device=self._device)
+        if self.task.augment is not None:
+            extra["seed"] = torch.tensor([lane.seed for lane in lanes], device=self._device)
+            extra["epoch"] = torch.tensor([lane.epoch for lane in lanes], device=self._device)
+            extra["rows"] = rows
+        return extra
+
+    def prepared(self, inputs: Tensor, extra: Mapping[str, Any]) -> Tensor:
+        """A lane's batch as stored -> as its model takes it."""
+        inputs = ready(self.parts, self._dtype, inputs)
+        if self.task.augment is None:
+            return inputs
+        return self.task.augment(inputs, Key(extra["seed"], extra["epoch"], extra["rows"]))
+
+    def keys(self, lanes: Sequence[Lane], count: int) -> Sequence[Sequence[Stream]]:
+        """The keys of the dropout masks of the next ``count`` steps: pairs of (K,)-tensors, one a dropout."""
+        calls = self.way.dropouts
+        if not calls:
+            return [[]] * count
+        seeds = torch.tensor([lane.seed for lane in lanes], device=self._device)
+        steps = torch.tensor([lane.steps for lane in lanes], device=self._device)
+        steps = (steps + torch.arange(count, device=self._device)[:, None])[:, None]
+        a, b = mask_key(seeds, steps, torch.arange(calls, device=self._device)[:, None])
+        return [[(a[t, c], b[t, c]) for c in range(calls)] for t in range(count)]
+
+    def _settings(self, lanes: Sequence[Lane], count: int) -> list[Settings]:
+        """The numbers of the next ``count`` updates, (K, 1) each."""
+        recipes = [lane.recipe for lane in lanes]
+        rates = [lane.rate.at(lane.epoch) for lane in lanes]
+
+        def form(numbers: Sequence[float]) -> Tensor:
+            return torch.tensor(numbers, dtype=torch.float64).to(self._device, self._dtype)[..., None]
+
+        first = settings(recipes, rates, [lane.steps + 1 for lane in lanes], form)
+        if not self.optimizer.startswith("adam"):
+            return [first] * count
+        pairs = [
+            [corrections(lane.recipe, rate, lane.steps + t) for lane, rate in zip(lanes, rates, strict=True)]
+            for t in range(1, count + 1)
+        ]
+        lr, second = form([[p[0] for p in row] for row in pairs]), form([[p[1] for p in row] for row in pairs])  # type: ignore[misc]
+        return [replace(first, lr=lr[t], correction2=second[t]) for t in range(count)]
+
+    def backward(self, loss: Tensor, leaves: Rows, k: int) -> None:
+        """The gradient of each lane's loss into ``gradient``."""
+        parts = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True)
+        whole = [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(parts, leaves.values(), strict=True)]
+        torch.cat([g.reshape(k, -1) for g in whole], 1, out=self.gradient[:k])
+
+    def _update(self, k: int, numbers: Settings) -> None:
+        buffers = {name: rows[:k] for name, rows in self.buffers.items()}
+        update(self.optimizer, self.stack.flat[:k], self.gradient[:k], buffers, self.stack.penalised, numbers)
+
+    @torch.no_grad()
+    def evaluate(self, split: Split, wanted: Sequence[int]) -> dict[int, dict[str, float]]:
+        """``val_loss`` and ``val_<metric>`` of the wanted lanes, means over the part's examples."""
+        k = self.width
+        self.stack.form.eval()
+
+        def measure(model: Callable[..., Any], inputs: Tensor, targets: Tensor) -> Any:
+            output = model(inputs)
+            return self.numbers(output, targets) if self.way.metrics else output
+
+        # As many activations at once as in training.
+        chunk = max(2, -(-k * self.batch_size // VALIDATION_BATCH))
+        forward = self.stack.over_lanes(measure, k, shared=2, chunk=chunk if chunk < k else None)
+        views = self.stack.views(self.stack.flat[:k])
+        sums: dict[int, dict[str, list[Tensor]]] = {j: {} for j in wanted}
+        sizes = []
+        for start in range(0, len(split.targets), VALIDATION_BATCH):
+            part = slice(start, start + VALIDATION_BATCH)
+            targets = split.targets[part]
+            output, changed = forward(views, [], self.prepared_for_validation(split.inputs[part]), targets)
+            self.stack.take(changed)
+            for j in wanted:
+                lane = tree_map(lambda t, j=j: t[j], output)
+                for name, number in (lane if self.way.metrics else self.numbers(lane, targets)).items():
+                    sums[j].setdefault(name, []).append(torch.as_tensor(number))
+            sizes.append(len(targets))
+        return {
+            j: {name: mean_by_rows(torch.stack(numbers), sizes) for name, numbers in table.items()}
+            for j, table in sums.items()
+        }
+
+    def prepared_for_validation(self, inputs: Tensor) -> Tensor:
+        """Inputs as stored -> as the models take them."""
+        return ready(self.parts, self._dtype, inputs)
+
+    def numbers(self, output: Any, targets: Tensor) -> dict[str, Any]:
+        numbers = {"loss": self.task.loss(output, targets), **self.task.metrics(output, targets)}
+        return {f"val_{name}": number for name, number in numbers.items()}
+
+    def norms(self) -> list[dict[str, tuple[float, float]]]:
+        """Of each lane, layer -> (norm of the last gradient, norm of the weights)."""
+        k = len(self.lanes)
+        return lane_norms(self.stack.layers, self.gradient[:k], self.stack.flat[:k])

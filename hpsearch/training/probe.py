@@ -1,0 +1,194 @@
+"""Whether a task's lanes can be trained together, found out by doing it once, beside some of the lanes alone.
+
+What cannot be vmapped, or does not come out the same, trains alone, and the reason is given in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpsearch.objective import Split
+from hpsearch.training.fused import FusedTraining, Lane, Way
+from hpsearch.training.loss import loss_of
+from hpsearch.training.randomness import KeyedDropout, orders
+from hpsearch.training.structure import attributes_of
+
+#: largest difference between a lane and the same model alone, relative to the largest number compared
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
+#: examples of the validation part that are tried
+_VALIDATED = 64
+_WORDS = (
+    ("random", "the forward draws random numbers of torch's own, which would not be the run's"),
+    (".item()", "the forward reads numbers out of tensors (item, float, if): data-dependent Python"),
+    ("data-dependent", "the forward reads numbers out of tensors (item, float, if): data-dependent Python"),
+    ("dynamic shape", "the shape of a tensor in the forward depends on data"),
+    ("ScriptMethod", "the model is compiled by torch.jit"),
+    ("mutated", "the forward changes a tensor in place that all lanes share"),
+)
+
+
+class CannotFuse(Exception):
+    """Why runs cannot train together, in words."""
+
+
+def probe(training: FusedTraining, references: Mapping[int, nn.Module]) -> None:
+    """Make a step without an update with all lanes, and alone with the reference models; sets ``training.way``.
+
+    Args:
+        training: with its lanes as they begin.
+        references: lane -> a model of its own with the same weights.
+
+    Raises:
+        CannotFuse: with the reason.
+    """
+    stack = training.stack
+    before = {name: rows.clone() for name, rows in stack.rest.items()}
+    attributes = attributes_of(stack.form)
+    lanes = list(training.lanes)
+    if len(lanes) == 1:
+        lanes = training.pad()
+    rows = orders([lane.seed for lane in lanes], [lane.epoch for lane in lanes], *_examples(training))
+    rows = rows[:, : training.batch_size]
+    try:
+        losses, gradients = _train(training, lanes, rows, references, attributes)
+        _same_attributes(stack.form, attributes)
+        tables = _validate(training, sorted(references))
+        _same_attributes(stack.form, attributes)
+        for k, model in references.items():
+            _compare_step(training, lanes[k], rows[k], model, losses[k], gradients[k], k)
+            _compare_validation(training, model, tables[k])
+    finally:
+        for name, kept in before.items():
+            stack.rest[name].copy_(kept)
+
+
+def _examples(training: FusedTraining) -> tuple[int, torch.device]:
+    targets = training.parts.train.targets
+    return len(targets), targets.device
+
+
+def _train(
+    training: FusedTraining,
+    lanes: Sequence[Lane],
+    rows: Tensor,
+    references: Mapping[int, nn.Module],
+    attributes: Mapping[Any, Any],
+) -> tuple[Tensor, Tensor]:
+    """Losses (K,) and gradients (K, P) of one step, by the first way that works."""
+    stack, k = training.stack, len(lanes)
+    stack.form.train()
+    first = min(references)
+    dropouts = _dropouts(training, lanes[first], rows[first], references[first])
+    error: Exception | None = None
+    for augment, loss in product([True, False] if training.task.augment else [True], [True, False]):
+        training.way = Way(augment=augment, loss=loss, dropouts=dropouts)
+        leaves = stack.leaves(k)
+        try:
+            forward = training.forward(k)
+            values, changed = forward(leaves, training.keys(lanes, 1)[0], rows, training.parts.train, lanes)
+            training.backward(values, leaves, k)
+        except Exception as failure:  # noqa: BLE001 - whatever a user's forward does under vmap
+            error = failure
+            continue
+        stack.take(changed)
+        return values.detach(), training.gradient[:k].clone()
+    assert error is not None
+    _same_attributes(stack.form, attributes)
+    raise CannotFuse(explain(error)) from error
+
+
+def _alone(training: FusedTraining, lane: Lane, rows: Tensor, model: nn.Module) -> tuple[Tensor, int]:
+    """The loss of a lane's batch with its model alone, and how many dropouts its forward has."""
+    split = training.parts.train
+    inputs = training.prepared(split.inputs[rows], {"seed": lane.seed, "epoch": lane.epoch, "rows": rows})
+    with KeyedDropout(lane.seed, lane.steps) as mode:
+        output = model.train()(inputs)
+    smoothing = lane.recipe.label_smoothing or None
+    return loss_of(training.task, output, split.targets[rows], smoothing), mode.calls
+
+
+def _dropouts(training: FusedTraining, lane: Lane, rows: Tensor, model: nn.Module) -> int:
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        calls = _alone(training, lane, rows, model)[1]
+    model.load_state_dict(state)
+    return calls
+
+
+def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[str, float]]:
+    split = _some(training)
+    error: Exception | None = None
+    for metrics in (True, False):
+        training.way = replace(training.way, metrics=metrics)
+        try:
+            return training.evaluate(split, wanted)
+        except Exception as failure:  # noqa: BLE001
+            error = failure
+    assert error is not None
+    raise CannotFuse(explain(error)) from error
+
+
+def _some(training: FusedTraining) -> Split:
+    split = training.parts.validation
+    return Split(split.inputs[:_VALIDATED], split.targets[:_VALIDATED])
+
+
+def _compare_step(
+    training: FusedTraining, lane: Lane, rows: Tensor, model: nn.Module, loss: Tensor, gradient: Tensor, k: int
+) -> None:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    alone, _ = _alone(training, lane, rows, model)
+    parts = zip(torch.autograd.grad(alone, trained, allow_unused=True), trained, strict=True)
+    whole = torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in parts])
+    _agree("loss", loss, alone.detach())
+    if torch.isfinite(alone):
+        _agree("gradient", gradient, whole)
+    for name, buffer in model.named_buffers():
+        _agree(f"buffer {name}", training.stack.rest[name][k], buffer)
+
+
+@torch.no_grad()
+def _compare_validation(training: FusedTraining, model: nn.Module, table: Mapping[str, float]) -> None:
+    # Training has just moved the model's buffers as it has moved the lane's.
+    split = _some(training)
+    model.eval()
+    output = model(training.prepared_for_validation(split.inputs))
+    for name, number in training.numbers(output, split.targets).items():
+        _agree(f"validation {name}", torch.tensor(table[name], dtype=torch.float64), torch.as_tensor(number))
+
+
+def _agree(what: str, lane: Tensor, alone: Tensor) -> None:
+    if not lane.is_floating_point():
+        same, worst = torch.equal(lane, alone.to(lane.dtype)), 0.0
+    else:
+        scale = alone.double().abs().max().clamp(min=1e-12) if alone.numel() else torch.tensor(1.0)
+        gap = ((lane.double() - alone.double()).abs() / scale).nan_to_num(nan=0.0, posinf=0.0)
+        worst = float(gap.max()) if gap.numel() else 0.0
+        same = worst <= TOLERANCE.get(alone.dtype, 1e-3) and torch.equal(lane.isnan(), alone.isnan())
+    if not same:
+        raise CannotFuse(f"a lane's {what} is not that of the model alone (relative difference {worst:.1g})")
+
+
+def _same_attributes(form: nn.Module, before: Mapping[Any, Any]) -> None:
+    """A forward that keeps something in the model would keep it for all lanes."""
+    after = attributes_of(form)
+    changed = [place for place in {**before, **after} if before.get(place) != after.get(place)]
+    if changed:
+        names = ", ".join(".".join(filter(None, place)) for place in changed[:3])
+        raise CannotFuse(f"the forward changes attributes of the model ({names})")
+
+
+def explain(error: BaseException) -> str:
+    """An exception of a forward under vmap, in words."""
+    text = str(error)
+    for mark, words in _WORDS:
+        if mark in text:
+            return words
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return f"the forward does not work for many lanes at once ({type(error).__name__}: {first[:160]})"

@@ -1,0 +1,163 @@
+"""Models of one structure as the rows of stacked tensors, and the vmapped forward over them.
+
+Trainable weights are rows of one (S, P) buffer, so that an update is a handful of operations; buffers and frozen
+parameters are stacked one by one, the slot first: vmap's BatchNorm loses its running statistics otherwise.
+Lanes are the first K slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from hpsearch.training.lifted import LiftedNumbers
+from hpsearch.training.optim import Weights
+from hpsearch.training.randomness import KeyedDropout, Stream
+from hpsearch.training.structure import Place
+
+#: name -> (K, ...)
+Rows = Mapping[str, Tensor]
+
+
+@final
+class Stack:
+    """S models as one.
+
+    Args:
+        model: the first of them, on its device; from now on the form that all share.
+        slots: S, at least 2.
+    """
+
+    def __init__(self, model: nn.Module, slots: int) -> None:
+        weights = Weights(model)
+        self.form, self.slots = model, slots
+        self.penalised, self.layers = weights.penalised, weights.layers
+        named = dict(model.named_parameters())
+        self._shapes = {name: p.shape for name, p in named.items() if p.requires_grad}
+        frozen = {name: p.detach() for name, p in named.items() if not p.requires_grad}
+        #: trainable weights, (S, P)
+        self.flat = torch.empty(slots, weights.flat.numel(), dtype=weights.flat.dtype, device=weights.flat.device)
+        #: buffers and frozen parameters, (S, ...)
+        self.rest = {
+            name: torch.empty(slots, *tensor.shape, dtype=tensor.dtype, device=tensor.device)
+            for name, tensor in {**frozen, **dict(model.named_buffers())}.items()
+        }
+        #: floats of modules in which the lanes differ, (S,) in double precision
+        self.floats: dict[Place, Tensor] = {}
+        self._modules = dict(model.named_modules())
+
+    @torch.no_grad()
+    def put(self, slot: int, model: nn.Module, floats: Mapping[Place, float]) -> list[Place]:
+        """Copy a model into a slot: the places of floats in which it differs from the form and no lane did before."""
+        parameters = dict(model.named_parameters())
+        self.flat[slot] = torch.cat([parameters[name].reshape(-1) for name in self._shapes])
+        named = {**parameters, **dict(model.named_buffers())}
+        for name, rows in self.rest.items():
+            rows[slot] = named[name]
+        fresh = [place for place, number in floats.items() if place not in self.floats and number != self._own(place)]
+        for place in fresh:
+            own = torch.full((self.slots,), self._own(place), dtype=torch.float64, device=self.flat.device)
+            self.floats[place] = own
+        for place, numbers in self.floats.items():
+            numbers[slot] = floats[place]
+        return fresh
+
+    @torch.no_grad()
+    def move(self, source: int, target: int) -> None:
+        """Copy a slot onto another."""
+        for rows in [self.flat, *self.rest.values(), *self.floats.values()]:
+            rows[target] = rows[source]
+
+    def state(self, slot: int, flat: Tensor | None = None, rest: Rows | None = None) -> dict[str, Tensor]:
+        """A ``state_dict`` of the model in a slot, with copies; of other rows (the best ones) where given."""
+        rows = {name: part[slot] for name, part in self.views(self.flat if flat is None else flat).items()}
+        rows |= {name: part[slot] for name, part in (self.rest if rest is None else rest).items()}
+        own = self.form.state_dict(keep_vars=True)
+        names = {id(tensor): name for name, tensor in [*self.form.named_parameters(), *self.form.named_buffers()]}
+        return {
+            name: rows[names[id(tensor)]].clone() if id(tensor) in names else tensor.detach().clone()
+            for name, tensor in own.items()
+        }
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Name -> (K, ...), views of the weights (K, P)."""
+        views, start = {}, 0
+        for name, shape in self._shapes.items():
+            end = start + shape.numel()
+            views[name] = flat[:, start:end].view(len(flat), *shape)
+            start = end
+        return views
+
+    def leaves(self, lanes: int) -> dict[str, Tensor]:
+        """The same of the first lanes' weights, to be differentiated by."""
+        return {name: view.detach().requires_grad_() for name, view in self.views(self.flat[:lanes]).items()}
+
+    def over_lanes(
+        self, body: Callable[..., Any], lanes: int, shared: int = 0, chunk: int | None = None
+    ) -> Callable[..., tuple[Any, Rows]]:
+        """``body(model, *own, *shared)`` for each lane at once.
+
+        Returns a function of (leaves, keys, *own, *shared): ``keys`` are pairs of (K,)-tensors, one a dropout; ``own``
+        are trees of (K, ...)-tensors of which the body gets its lane's row; the last ``shared`` arguments are the same
+        for all lanes. It gives the body's outputs stacked, and the buffers that a forward has put in place of others.
+        """
+        places = list(self.floats)
+
+        def one(
+            weights: dict[str, Tensor], rest: dict[str, Tensor], floats: list[Tensor], keys: Any, *rows: Any
+        ) -> tuple[Any, Rows]:
+            state = {**weights, **rest}
+            changed: dict[str, Tensor] = {}
+
+            def model(*inputs: Any) -> Any:
+                output = functional_call(self.form, state, inputs)
+                changed.update({name: state[name] for name in rest if state[name] is not rest[name]})
+                return output
+
+            with self._lifted(places, floats), _modes(keys, lifted=bool(places)):
+                return body(model, *rows), changed
+
+        def run(leaves: Rows, keys: Sequence[Stream], *rows: Any) -> tuple[Any, Rows]:
+            rest = {name: part[:lanes] for name, part in self.rest.items()}
+            floats = [self.floats[place][:lanes] for place in places]
+            own = len(rows) - shared
+            in_dims = (0, 0, 0, 0, *[0] * own, *[None] * shared)
+            return vmap(one, in_dims=in_dims, chunk_size=chunk)(dict(leaves), rest, floats, list(keys), *rows)
+
+        return run
+
+    @torch.no_grad()
+    def take(self, changed: Rows) -> None:
+        """Keep the buffers that a forward has put in place of others."""
+        for name, rows in changed.items():
+            self.rest[name][: len(rows)].copy_(rows)
+
+    @contextmanager
+    def _lifted(self, places: Sequence[Place], numbers: Sequence[Tensor]) -> Iterator[None]:
+        """Give the form's modules a lane's numbers, and their own back afterwards."""
+        own = [self._own(place) for place in places]
+        try:
+            for (path, name), number in zip(places, numbers, strict=True):
+                self._modules[path].__dict__[name] = number
+            yield
+        finally:
+            for (path, name), value in zip(places, own, strict=True):
+                self._modules[path].__dict__[name] = value
+
+    def _own(self, place: Place) -> float:
+        path, name = place
+        number: float = self._modules[path].__dict__[name]
+        return number
+
+
+def _modes(keys: Sequence[Stream], *, lifted: bool) -> ExitStack:
+    stack = ExitStack()
+    if lifted:
+        stack.enter_context(LiftedNumbers())
+    stack.enter_context(KeyedDropout(0, 0, keys))
+    return stack

@@ -1,0 +1,221 @@
+"""What two models must have in common to train as lanes of one: everything but their weights and some numbers.
+
+``structure_of`` writes down the whole module tree, every attribute included, as plain values that can be compared.
+Floats are kept apart, by place: dropout's p, a slope, a scale. Lanes that differ in floats only may share a group,
+each with its own; any other difference parts them, so nothing is ever shared silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import weakref
+from collections.abc import Hashable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+#: what nn.Module keeps for itself in ``__dict__``; parameters and buffers are written down apart
+_OWN = {"_parameters", "_buffers", "_modules", "training", "_is_full_backward_hook"}
+#: endings of the names of its dictionaries of hooks
+_HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
+#: (path of the module, name of the attribute)
+Place = tuple[str, str]
+
+
+@final
+@dataclass(frozen=True)
+class Structure:
+    """A model without its weights."""
+
+    #: equal for models that may train together
+    key: Hashable
+    #: the attributes of modules that are floats: lanes may differ in them
+    floats: Mapping[Place, float]
+    #: what cannot be compared, in words; a model with such a thing trains alone
+    opaque: str = ""
+
+
+def structure_of(model: nn.Module, known: Sequence[object] = ()) -> Structure:
+    """Write a model down.
+
+    Args:
+        model: as its factory leaves it.
+        known: objects that all lanes share anyway (the task), wherever the model refers to them.
+    """
+    writer = _Writer(known)
+    for tensor in [*model.parameters(), *model.buffers()]:
+        writer.note(tensor)  # first, so that an attribute that refers to one is known as such
+    key = writer.module(model, "")
+    return Structure(key, writer.floats, writer.opaque)
+
+
+def attributes_of(model: nn.Module) -> dict[Place, Hashable]:
+    """Every attribute of every module, as plain values: what a forward must leave as it is."""
+    found: dict[Place, Hashable] = {}
+    for path, module in model.named_modules():
+        for name, value in module.__dict__.items():
+            if name not in _OWN and not name.endswith(_HOOKS):
+                writer = _Writer([*model.modules(), *model.parameters(), *model.buffers()])
+                found[path, name] = writer.value(value, name)
+    return found
+
+
+@final
+class _Writer:
+    def __init__(self, known: Sequence[object]) -> None:
+        self.floats: dict[Place, float] = {}
+        self.opaque = ""
+        self._seen: dict[int, int] = {id(thing): -1 - k for k, thing in enumerate(known)}
+        # A seen object must live on, or another one could get its id.
+        self._kept: list[object] = list(known)
+
+    def module(self, module: nn.Module, path: str) -> Hashable:
+        if id(module) in self._seen:
+            return ("again", self._seen[id(module)])
+        self.note(module)
+        own: list[Hashable] = [self._type(type(module)), module.training]
+        for name, value in sorted(module.__dict__.items()):
+            if name in _OWN:
+                continue
+            if name.endswith(_HOOKS):  # keyed by a number that counts all hooks of the process
+                own.append((name, tuple(self.value(hook, f"{path}.{name}") for hook in value.values())))
+            elif type(value) is float:
+                self.floats[path, name] = value
+                own.append((name, "float"))
+            else:
+                own.append((name, self.value(value, f"{path}.{name}".lstrip("."))))
+        for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
+            own += [(kind, name, self._state(tensor)) for name, tensor in tensors.items()]
+        kept = module._non_persistent_buffers_set
+        own.append(("persistent", tuple(sorted(kept))))
+        for name, child in module._modules.items():
+            inner = f"{path}.{name}".lstrip(".")
+            own.append((name, None if child is None else self.module(child, inner)))
+        return tuple(own)
+
+    def _state(self, tensor: Tensor | None) -> Hashable:
+        """A parameter or buffer: all but its numbers, which are the lane's own."""
+        if tensor is None:
+            return None
+        number = self._seen[id(tensor)]
+        return (
+            number,
+            type(tensor).__name__,
+            tuple(tensor.shape),
+            str(tensor.dtype),
+            tensor.requires_grad,
+            str(tensor.layout),
+        )
+
+    def note(self, thing: object) -> None:
+        """Give it a number, by which it is known from now on."""
+        if id(thing) in self._seen:
+            return
+        self._seen[id(thing)] = len(self._seen)
+        self._kept.append(thing)
+
+    def value(self, value: object, path: str) -> Hashable:
+        """Any other thing, as plain values."""
+        if isinstance(value, weakref.ReferenceType):
+            value = value()
+        if value is None or isinstance(value, bool | int | str | bytes | complex | torch.dtype | torch.Size):
+            return (type(value).__name__, value)
+        if isinstance(value, float):
+            return ("float", value.hex())
+        if isinstance(value, torch.device | ModuleType | slice | range) or value is Ellipsis:
+            return (type(value).__name__, str(value))
+        if isinstance(value, Enum):
+            return (*self._named(type(value)), value.name)
+        if isinstance(value, nn.Module):
+            return self.module(value, path)
+        if id(value) in self._seen:
+            return ("again", self._seen[id(value)])
+        self.note(value)
+        if isinstance(value, Tensor | np.ndarray | np.generic):
+            return self._array(value)
+        if isinstance(value, Mapping):
+            items = [(self.value(k, path), self.value(v, f"{path}[{k!r}]")) for k, v in value.items()]
+            return (*self._named(type(value)), tuple(items))
+        if isinstance(value, list | tuple):
+            return (*self._named(type(value)), tuple(self.value(v, f"{path}[{k}]") for k, v in enumerate(value)))
+        if isinstance(value, Set):
+            return (*self._named(type(value)), tuple(sorted(map(repr, (self.value(v, path) for v in value)))))
+        return self._code(value, path)
+
+    def _code(self, value: object, path: str) -> Hashable:
+        if isinstance(value, type):
+            return self._type(value)
+        if isinstance(value, MethodType):
+            return ("method", value.__func__.__qualname__, self.value(value.__self__, path))
+        if isinstance(value, partial):
+            return (
+                "partial",
+                self.value(value.func, path),
+                self.value(value.args, path),
+                self.value(value.keywords, path),
+            )
+        if isinstance(value, BuiltinFunctionType):
+            return ("builtin", value.__module__, value.__qualname__)
+        if isinstance(value, FunctionType):
+            return self._function(value, path)
+        if isinstance(value, CodeType):
+            return ("code", value.co_code, tuple(self.value(c, path) for c in value.co_consts), value.co_names)
+        if hasattr(value, "__dict__") and not isinstance(value, torch.Generator | torch.jit.ScriptFunction):
+            return (*self._named(type(value)), self.value(vars(value), path))
+        return self._cannot(value, path)
+
+    def _cannot(self, value: object, path: str) -> Hashable:
+        self.opaque = self.opaque or f"{path} is a {type(value).__qualname__}, which cannot be compared between runs"
+        return ("opaque", id(value))
+
+    def _function(self, function: FunctionType, path: str) -> Hashable:
+        if _importable(function):
+            return ("function", function.__module__, function.__qualname__)
+        cells = [self.value(c.cell_contents, path) for c in function.__closure__ or ()]
+        defaults = self.value(function.__defaults__, path), self.value(function.__kwdefaults__, path)
+        return ("function", self.value(function.__code__, path), tuple(cells), defaults)
+
+    def _type(self, cls: type) -> Hashable:
+        """A class: by name where it can be imported, else (made in a function) by all that it holds."""
+        if _importable(cls):
+            return self._named(cls)
+        if id(cls) in self._seen:
+            return ("again", self._seen[id(cls)])
+        self.note(cls)
+        members = {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__", "__doc__", "__module__")}
+        body = tuple((k, self.value(_plain(v), f"{cls.__qualname__}.{k}")) for k, v in sorted(members.items()))
+        return (cls.__qualname__, tuple(self._type(base) for base in cls.__bases__), body)
+
+    def _named(self, cls: type) -> tuple[Hashable, ...]:
+        return (cls.__module__, cls.__qualname__) if _importable(cls) else ("class", self._type(cls))
+
+    def _array(self, value: Tensor | np.ndarray[Any, Any] | np.generic) -> Hashable:
+        """Numbers that are no parameter and no buffer belong to the structure, each of them."""
+        if isinstance(value, Tensor) and (value.grad_fn is not None or torch._C._functorch.is_batchedtensor(value)):
+            return ("derived", str(value.dtype), tuple(value.shape))  # computed from parameters, anew in each forward
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+        return (type(value).__name__, str(array.dtype), array.shape, digest)
+
+
+def _plain(member: object) -> object:
+    if isinstance(member, staticmethod | classmethod):
+        return member.__func__
+    if isinstance(member, property):
+        return (member.fget, member.fset)
+    return dict(member) if isinstance(member, MappingProxyType) else member
+
+
+def _importable(thing: type | FunctionType) -> bool:
+    """Whether its name leads to it: then the name is enough."""
+    found: object = sys.modules.get(thing.__module__ or "")
+    for name in thing.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is thing
