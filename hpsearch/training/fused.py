@@ -146,19 +146,21 @@ class FusedTraining:
         self.lanes[k].rate.restore(state["rate"])
 
     def checkpoint(self) -> dict[str, Any]:
-        """All lanes' rows, to return to when an epoch runs out of memory."""
+        """All lanes as they are, to return to when an epoch cannot be finished."""
         k = len(self.lanes)
-        rows = {"flat": self.stack.flat, **self.stack.rest, **{f"{name}()": b for name, b in self.buffers.items()}}
-        return {"steps": [lane.steps for lane in self.lanes], **{name: part[:k].clone() for name, part in rows.items()}}
+        lanes = [(lane.steps, lane.epoch, lane.rate.state()) for lane in self.lanes]
+        return {"lanes": lanes, "rows": [rows[:k].clone() for rows in self._rows()]}
 
     def go_back(self, checkpoint: Mapping[str, Any]) -> None:
         """Return to a checkpoint of the same lanes."""
-        k = len(self.lanes)
-        rows = {"flat": self.stack.flat, **self.stack.rest, **{f"{name}()": b for name, b in self.buffers.items()}}
-        for name, part in rows.items():
-            part[:k] = checkpoint[name]
-        for lane, steps in zip(self.lanes, checkpoint["steps"], strict=True):
-            lane.steps = steps
+        for rows, kept in zip(self._rows(), checkpoint["rows"], strict=True):
+            rows[: len(kept)] = kept
+        for lane, (steps, epoch, rate) in zip(self.lanes, checkpoint["lanes"], strict=True):
+            lane.steps, lane.epoch = steps, epoch
+            lane.rate.restore(rate)
+
+    def _rows(self) -> list[Tensor]:
+        return [self.stack.flat, *self.stack.rest.values(), *self.buffers.values()]
 
     # An epoch
 

@@ -1,21 +1,34 @@
-"""All runs that a worker has in hand: put into groups, trained together where they can be, else one after the other."""
+"""All runs that a worker has in hand: put into groups, trained together where they can be, else one after the other.
+
+Runs share a group when their models have one structure and their loops one optimizer, batch size and data. Lanes that
+end or pause are freed at the end of their epoch, and filled with the next runs of the group. What cannot be fused
+trains alone, by the ordinary loop, and the reason is said.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import final
 
+from hpsearch.errors import ObjectiveError
 from hpsearch.executor import Assignment
-from hpsearch.objective import Workload
+from hpsearch.objective import TrainingTask, Workload
 from hpsearch.training import worker
-from hpsearch.trial import Report, RunKey
+from hpsearch.training.group import Ended, Group, Member, prepare_member
+from hpsearch.training.guard import clean_process
+from hpsearch.training.load import load
+from hpsearch.training.probe import CannotFuse
+from hpsearch.trial import Grouped, Report, RunKey
+
+Send = Callable[[Sequence[Report]], None]
 
 
 def execute_all(
     assignments: Sequence[Assignment],
     workload: Workload,
     *,
-    send: Callable[[Sequence[Report]], None],
+    send: Send,
     stopped: Callable[[RunKey], bool],
     more: Callable[[], Sequence[Assignment]],
     device: str,
@@ -30,14 +43,140 @@ def execute_all(
         more: runs that have been given meanwhile; asked between epochs, so that they fill lanes that are free.
         device: ``cpu``, ``cuda:0`` ...; ``auto`` is the first GPU there is, else the CPU.
     """
-    waiting = deque(assignments)
-    while waiting:
-        assignment = waiting.popleft()
+    _Hand(workload, send, stopped, more, worker.found(device)).train(assignments)
+
+
+@final
+class _Hand:
+    """The runs in hand: those that wait in groups, and those that train alone, each with the reason."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        send: Send,
+        stopped: Callable[[RunKey], bool],
+        more: Callable[[], Sequence[Assignment]],
+        device: str,
+    ) -> None:
+        self._workload, self._send, self._stopped, self._more, self._device = workload, send, stopped, more, device
+        self._groups: dict[Hashable, deque[Member]] = {}
+        self._alone: deque[tuple[Assignment, str]] = deque()
+        self._said: set[str] = set()
+        #: structures whose lanes may not differ in some floats, and how far they are parted: 1 or 2
+        self._parted: dict[Hashable, int] = {}
+        self._most = workload.lanes
+
+    def train(self, assignments: Sequence[Assignment]) -> None:
+        """Until nothing is in hand."""
+        self._take(assignments)
+        while self._groups or self._alone:
+            if self._groups:
+                self._train_group(next(iter(self._groups)))
+            else:
+                self._train_alone(*self._alone.popleft())
+            self._take(self._more())
+
+    def _take(self, assignments: Sequence[Assignment]) -> None:
+        """Put runs that were given into groups."""
+        if not assignments:
+            return
+        if self._workload.lanes == 1:
+            self._alone.extend((assignment, "") for assignment in assignments)
+            return
+        with clean_process(self._workload.threads):
+            try:
+                objective = load(self._workload.objective)
+            except ObjectiveError:
+                objective = None
+            for assignment in assignments:
+                if isinstance(objective, TrainingTask):
+                    self._place(assignment, objective)
+                else:  # a plain function; or the ordinary way says what is wrong
+                    self._alone.append((assignment, ""))
+
+    def _place(self, assignment: Assignment, task: TrainingTask) -> None:
+        try:
+            member = prepare_member(assignment, task, self._workload, self._device, self._stopped)
+        except CannotFuse as reason:
+            self._alone.append((assignment, str(reason)))
+        except BaseException:  # noqa: BLE001 - whatever its factory raises, the ordinary way reports it
+            self._alone.append((assignment, ""))
+        else:
+            self._queue(member)
+
+    def _queue(self, member: Member) -> None:
+        level = self._parted.get(member.key, 0)
+        self._groups.setdefault((member.key, member.parted(level)), deque()).append(member)
+
+    def _train_group(self, key: Hashable) -> None:
+        queue = self._groups[key]
+        with clean_process(self._workload.threads):
+            load(self._workload.objective)  # its folder is on sys.path while it trains
+            first = [queue.popleft() for _ in range(min(len(queue), self._most))]
+            group = Group(first, self._workload, self._most, self._device)
+            try:
+                group.begin()
+            except CannotFuse as reason:
+                self._part([*first, *queue], key, str(reason))
+                return
+            self._say(group, [*first, *queue])
+            while group.members:
+                ended = group.run_epoch(self._send)
+                self._settle(ended, group, queue)
+                if ended.over:
+                    break
+                self._take(self._more())
+                self._refill(group, queue)
+        if not queue:
+            self._groups.pop(key, None)
+
+    def _settle(self, ended: Ended, group: Group, queue: deque[Member]) -> None:
+        """What an epoch could not go on with: too little memory, or an exception whose nobody knows."""
+        if ended.too_large:
+            self._most = max(1, len(ended.members) // 2)
+            queue.extendleft(reversed(ended.members))
+            reason = f"out of memory with {len(ended.members)} lanes"
+            self._report(ended.members, f"{group.engine}", self._most, reason)
+        elif ended.over:
+            self._alone.extend((member.assignment, ended.reason) for member in ended.members)
+
+    def _refill(self, group: Group, queue: deque[Member]) -> None:
+        while queue and len(group.members) < min(self._most, group.slots):
+            member = queue.popleft()
+            try:
+                group.add(member)
+            except CannotFuse as reason:
+                self._alone.append((member.assignment, str(reason)))
+
+    def _part(self, members: Sequence[Member], key: Hashable, reason: str) -> None:
+        """Try again with lanes that differ in less; where they differ in nothing, each trains alone."""
+        del self._groups[key]
+        form = members[0].key
+        level = self._parted.get(form, 0)
+        if level < 2 and len({member.parted(2) for member in members}) > 1:
+            self._parted[form] = level + 1
+            for member in members:
+                self._queue(member)
+            return
+        self._alone.extend((member.assignment, reason) for member in members)
+
+    def _say(self, group: Group, members: Sequence[Member]) -> None:
+        self._report(members, group.engine, min(len(members), self._most), "")
+
+    def _report(self, members: Sequence[Member], engine: str, lanes: int, reason: str) -> None:
+        runs = tuple(member.assignment.run for member in members)
+        self._send([Grouped(runs=runs, engine=engine, device=self._device, lanes=lanes, reason=reason)])
+
+    def _train_alone(self, assignment: Assignment, reason: str) -> None:
+        if reason:
+            runs = tuple(a.run for a, why in [(assignment, reason), *self._alone] if why == reason)
+            if reason not in self._said:
+                self._said.add(reason)
+                self._send([Grouped(runs=runs, engine="solo", device=self._device, lanes=1, reason=reason)])
         worker.execute(
             assignment,
-            workload,
-            send=lambda report: send([report]),
-            stopped=lambda run=assignment.run: stopped(run),  # type: ignore[misc]
-            device=device,
+            self._workload,
+            send=lambda report: self._send([report]),
+            stopped=lambda: self._stopped(assignment.run),
+            device=self._device,
         )
-        waiting.extend(more())
