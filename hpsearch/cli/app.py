@@ -26,6 +26,7 @@ COMMANDS = {
     "resume": ("resume:resume", "Go on with a study by its name."),
     "stop": ("stop:stop", "Ask a running study to stop."),
     "status": ("status:status", "Say how far studies are."),
+    "rerun": ("rerun:rerun", "Repeat stored runs alone, and compare."),
     "logs": ("logs:logs", "Print what a run has printed."),
     "list": ("list:list_", "List the studies."),
     "show": ("show:show", "Show a study, a trial or a run."),

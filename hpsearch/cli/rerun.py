@@ -1,0 +1,218 @@
+"""``hpsearch rerun``."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from hpsearch.cli.addresses import Address, parse, run_of, study_of, trial_of
+from hpsearch.cli.settings import COMMON, Common, setting, workers
+from hpsearch.cli.terminal import number, out, out_json, say, width
+from hpsearch.errors import CheckError, UsageError
+from hpsearch.trial import RunKey
+
+if TYPE_CHECKING:
+    from hpsearch.archive import Archive, StudySummary
+    from hpsearch.rerun import Comparison, Difference
+    from hpsearch.study import Study
+
+#: what to look at where nothing else explains a difference
+RANDOM = (
+    "nothing around it has changed. Seeded are torch, numpy and random; what the training code takes from elsewhere "
+    "is not: data that has changed, the clock, os.urandom, the order of a set of strings, threads of its own"
+)
+#: digits of a number, where it takes so many to tell it from another
+DIGITS = range(4, 18)
+
+
+def rerun(
+    *addresses: str,
+    verify: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    tolerance: float = 1e-4,
+    workers_: Annotated[int | None, Parameter(name="--workers")] = None,
+    device_: Annotated[str | None, Parameter(name="--device")] = None,
+    allow_changed_code: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    common: Common = COMMON,
+) -> None:
+    """Repeat runs, each alone, and compare them with what is stored, epoch by epoch. Nothing is recorded.
+
+    A run that was alone gives the same bits on the same machine, one that was trained in a group the same within
+    the tolerance.
+
+    Args:
+        addresses: study/trial/seed, study/trial (all its runs) or study (all runs that did not fail); one or more.
+        verify: Exit with code 5 where a run differs beyond the tolerance, or could not be repeated.
+        tolerance: How much may differ. Losses and lr: as a part of their size (of 0.01 where they are smaller). Other
+            metrics: 100 times as much of their size (of 1 where they are smaller), for many count examples, and an
+            example at the border may fall on either side. 0: nothing may differ.
+        workers_: Worker processes; default: one a CUDA device, or one a core.
+        device_: auto, cpu, cuda, cuda:1 ...; default: cpu for runs that were trained on it, else auto.
+        allow_changed_code: Go on though the training code has changed.
+    """
+    from hpsearch.rerun import rerun as repeat
+    from hpsearch.rerun import stored_runs
+    from hpsearch.stores.sql import open_archive
+
+    if not addresses:
+        raise UsageError("rerun needs a run, or more", hint="hpsearch rerun digits/12, or digits/12/0")
+    if not 0 <= tolerance < math.inf:
+        raise UsageError(f"--tolerance: must be at least 0, not {tolerance}")
+    archive = open_archive(common.database)
+    wanted = _keys(archive, [parse(address) for address in addresses], quiet=common.quiet)
+    stored = [(study, stored_runs(archive, study.name, keys)) for study, keys in wanted]
+    if not common.quiet:
+        count = sum(len(runs) for _, runs in stored)
+        say(f"repeating {count} run{'s' * (count > 1)}, each alone", style="dim")
+    found: list[tuple[str, Comparison]] = []
+    for summary, runs in stored:
+        study = _study(summary, quiet=common.quiet)
+        again = repeat(
+            study,
+            runs,
+            code_hash=summary.code_hash,
+            allow_changed_code=allow_changed_code,
+            workers=workers(workers_),
+            device=setting("device", device_)[0],
+            tolerance=tolerance,
+            on_done=partial(_show, study.name, json=common.json),
+        )
+        found += [(f"{study.name}/{each.run}", each) for each in again]
+    if common.json:
+        out_json({"schema": 1, "tolerance": tolerance, "runs": [_json(address, each) for address, each in found]})
+    elif not common.quiet:
+        _summary([each for _, each in found])
+    if verify:
+        _check(found, tolerance)
+
+
+def _keys(archive: Archive, addresses: Sequence[Address], *, quiet: bool) -> list[tuple[StudySummary, list[RunKey]]]:
+    """The runs that are meant, by study. Of a whole study only those that can be repeated.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from hpsearch.rerun import unrepeatable
+
+    found: dict[str, tuple[StudySummary, list[RunKey]]] = {}
+    for address in addresses:
+        study = study_of(archive, address.study)
+        keys = found.setdefault(study.name, (study, []))[1]
+        if address.trial is None:
+            runs = [run for trial in archive.trials(study.name) for run in trial.runs]
+            good = [run.key for run in runs if not unrepeatable(run)]
+            if not good:
+                raise UsageError(
+                    f"{study.name} has no run that could be repeated", hint=f"hpsearch status {study.name}"
+                )
+            if len(good) < len(runs) and not quiet:
+                say(f"{study.name}: {len(runs) - len(good)} runs have failed, or not ended, and are left out")
+            keys += good
+        else:
+            trial = trial_of(archive, study.name, address.trial)
+            runs = list(trial.runs) if address.seed is None else [run_of(study.name, trial, address)]
+            keys += [run.key for run in runs]
+    return list(found.values())
+
+
+def _study(summary: StudySummary, *, quiet: bool) -> Study:
+    """The study as it is stored; its file need not be there any more, its training code must."""
+    from hpsearch.read import study_of as stored_study
+
+    if not summary.file and not quiet:
+        say(f"{summary.name} was written in Python; its training code is looked for from this folder")
+    return stored_study(summary.spec, Path(summary.file).parent if summary.file else Path.cwd())
+
+
+def _show(study: str, done: Comparison, *, json: bool) -> None:
+    """What came of one run: a line, and one for all that may explain it."""
+    if json:
+        return
+    fit, address = width(), f"{study}/{done.run}"
+    for place, text in enumerate(_lines(done)):
+        head = " " * len(address) if place else address
+        line = f"{head}  {text}"
+        out(textwrap.fill(line, fit, subsequent_indent=" " * (len(address) + 2)) if fit else line)
+
+
+def _lines(done: Comparison) -> Iterator[str]:
+    from hpsearch.rerun import Sameness
+
+    yield _result(done)
+    if done.error:
+        yield next((line.strip() for line in reversed(done.error.splitlines()) if line.strip()), "")
+    if done.sameness is Sameness.BIT_EQUAL:
+        return
+    if done.engine and done.engine_now and done.engine != done.engine_now:
+        yield f"trained as {done.engine} when it was stored, as {done.engine_now} now"
+    if done.sameness is not Sameness.NOT_REPEATED:
+        yield from done.changed
+    if done.sameness is Sameness.DIFFERS and not done.changed:
+        yield RANDOM
+    elif done.sameness is Sameness.CLOSE and done.bits_promised:
+        yield "it was alone when it was stored, and nothing around it has changed: it should be bit-equal"
+
+
+def _result(done: Comparison) -> str:
+    from hpsearch.rerun import Sameness, is_loss
+
+    worst = done.difference
+    if done.sameness is Sameness.BIT_EQUAL:
+        return f"{done.sameness} ({done.epochs} epoch{'s' * (done.epochs != 1)})" if done.epochs else str(done.sameness)
+    if done.sameness is Sameness.NOT_REPEATED:
+        return f"{done.sameness}: {done.ending}"
+    if done.sameness is Sameness.CLOSE:
+        assert worst is not None
+        if not is_loss(worst.metric):
+            return f"{done.sameness} (largest difference{_where(worst)}: {worst.metric} {_pair(worst)})"
+        return f"{done.sameness} (largest relative difference {worst.relative:.1g}{_where(worst)}, {worst.metric})"
+    if worst is None:
+        return f"{done.sameness}: {done.ending}"
+    first = "" if worst.epoch is None else f" from epoch {worst.epoch} on"
+    ending = f"; {done.ending}" if done.ending else ""
+    return f"{done.sameness}{first}: {worst.metric} {_pair(worst)}{ending}"
+
+
+def _where(worst: Difference) -> str:
+    return "" if worst.epoch is None else f" at epoch {worst.epoch}"
+
+
+def _pair(worst: Difference) -> str:
+    """Both numbers, with as many digits as it takes to tell them apart."""
+    a, b = worst.stored, worst.now
+    if a is None or b is None:
+        return f"{'not' if a is None else number(a)} stored, {'none' if b is None else number(b)} now"
+    digits = next((n for n in DIGITS if number(a, n) != number(b, n)), DIGITS[-1])
+    return f"{number(a, digits)} stored, {number(b, digits)} now"
+
+
+def _summary(found: Sequence[Comparison]) -> None:
+    counts = Counter(each.sameness for each in found)
+    say(", ".join(f"{count} {sameness}" for sameness, count in sorted(counts.items())))
+
+
+def _check(found: Sequence[tuple[str, Comparison]], tolerance: float) -> None:
+    from hpsearch.rerun import Sameness
+
+    bad = [address for address, each in found if each.sameness not in (Sameness.BIT_EQUAL, Sameness.CLOSE)]
+    if bad:
+        named = ", ".join(bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
+        what = f"{len(bad)} of {len(found)} runs cannot be confirmed within {tolerance:g}: {named}"
+        raise CheckError(what, hint="what differs is above; --tolerance allows more")
+
+
+def _json(address: str, done: Comparison) -> dict[str, Any]:
+    worst = done.difference
+    names = ("epoch", "metric", "stored", "now", "relative")
+    return {
+        "run": address,
+        "result": done.sameness,
+        **{name: getattr(worst, name) if worst else None for name in names},
+        **{name: getattr(done, name) for name in ("ending", "error", "engine", "engine_now", "changed", "seconds")},
+    }
