@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 #: params that go to the training loop; every other one goes to ``TrainingTask.model``
 RESERVED = frozenset(
-    ["lr", "momentum", "weight_decay", "l1", "betas", "clip", "label_smoothing", "batch_size", "optimizer", "schedule"]
+    [
+        *("lr", "momentum", "weight_decay", "l1", "betas", "clip", "label_smoothing"),
+        *("batch_size", "epochs", "optimizer", "schedule"),
+    ]
 )
 
 OptimizerName = Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"]
@@ -184,8 +187,8 @@ class TrainingTask(ABC):
 
     Subclass it, give ``model`` and ``data``, and set what differs from the defaults below. A hyperparameter of the
     study with a reserved name (``lr``, ``momentum``, ``weight_decay``, ``l1``, ``betas``, ``clip``,
-    ``label_smoothing``, ``batch_size``, ``optimizer``, ``schedule``) overrules the default; all others are in the
-    ``params`` that ``model`` gets. One instance is made per worker, without arguments.
+    ``label_smoothing``, ``batch_size``, ``epochs``, ``optimizer``, ``schedule``) overrules the default; all others are
+    in the ``params`` that ``model`` gets. One instance is made per worker, without arguments.
     """
 
     #: what updates the weights
@@ -304,28 +307,6 @@ def find(address: ObjectiveAddress) -> Path:
         near = difflib.get_close_matches(address.name, names) or sorted(n for n in names if not n.startswith("_"))[:8]
         raise ObjectiveError(f"objective {address}: {file} defines no {address.name!r}", hint=_did_you_mean(near))
     return file
-
-
-def declared_optimizer(address: ObjectiveAddress) -> str | None:
-    """The optimizer that a task's class names in its body, by a look at the syntax; None where that does not tell."""
-    try:
-        tree = ast.parse(find(address).read_bytes())
-    except ObjectiveError:
-        return None
-    for task in tree.body:
-        if not (isinstance(task, ast.ClassDef) and task.name == address.name):
-            continue
-        for statement in task.body:
-            match statement:
-                case (
-                    ast.Assign(targets=[ast.Name(id="optimizer")], value=ast.Constant(value=str(name)))
-                    | ast.AnnAssign(target=ast.Name(id="optimizer"), value=ast.Constant(value=str(name)))
-                ):
-                    return name
-        # Without a word of its own a direct child of TrainingTask has its default.
-        if any(ast.unparse(base).split(".")[-1] == "TrainingTask" for base in task.bases):
-            return TrainingTask.optimizer
-    return None
 
 
 def source_hash(address: ObjectiveAddress) -> str:

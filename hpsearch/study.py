@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, final
 
-from hpsearch.errors import Problem, StudyError, shown
-from hpsearch.objective import TEXTBOOK, ObjectiveAddress, declared_optimizer
+from hpsearch.declaration import declared_epochs, declared_optimizer
+from hpsearch.errors import ObjectiveError, Problem, StudyError, shown
+from hpsearch.objective import TEXTBOOK, ObjectiveAddress, find
+from hpsearch.pruner import Pruner
 from hpsearch.space import Categorical, Float, Params, SearchSpace
 from hpsearch.strategy import Strategy
 from hpsearch.trial import Direction
@@ -40,6 +42,8 @@ class Study:
     #: the metric's name, as the training code reports it
     metric: str
     direction: Direction = Direction.MINIMIZE
+    #: what stops trials early; None: every run trains to its end
+    pruner: Pruner | None = None
     #: every trial trains once with each of these seeds
     seeds: tuple[int, ...] = (0,)
     #: how many fresh seeds ``hpsearch confirm`` starts with
@@ -119,9 +123,84 @@ def check(study: Study) -> list[Problem]:
                 f"is missing: {study.strategy.name} has no end of its own",
                 hint="n_trials: 64, or budget: 2h",
             )
+        problems.extend(_check_epochs(study.search_space))
+        if study.pruner is not None:
+            problems.extend(_check_pruner(study, study.pruner))
     for k, baseline in enumerate(study.baselines):
         problems.extend(_check_baseline(f"baseline[{k}]", baseline, study.search_space))
     return problems
+
+
+def cohort_of(study: Study) -> int | None:
+    """How many trials its pruner compares with each other; None where it has none, or nobody knows."""
+    if study.pruner is None:
+        return None
+    size = study.pruner.cohort if study.pruner.cohort is not None else study.strategy.batch_size
+    if size is not None:
+        return size
+    ends = [n for n in (study.n_trials, study.strategy.size(study.search_space)) if n is not None]
+    return min(ends) if ends else None
+
+
+def epochs_of(study: Study) -> int | None:
+    """How many epochs a run takes at most: ``epochs`` of the search space, or what the task's class says.
+
+    None where neither does. The pruner's ``max_epochs`` is its own affair.
+    """
+    values = _ends(study.search_space)
+    return max(values) if values else declared_epochs(study.objective)
+
+
+def _ends(space: SearchSpace) -> list[int]:
+    """The whole numbers that ``epochs`` may be, those between the ends of a range aside; [] without it."""
+    parameter = space.parameters.get("epochs")
+    if parameter is None:
+        return []
+    values = parameter.choices if isinstance(parameter, Categorical) else parameter.outer
+    return [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+
+
+def _check_epochs(space: SearchSpace) -> list[Problem]:
+    """``epochs`` is a number of epochs."""
+    parameter = space.parameters.get("epochs")
+    if parameter is None:
+        return []
+    values = parameter.choices if isinstance(parameter, Categorical) else parameter.outer
+    if not isinstance(parameter, Float) and len(_ends(space)) == len(values) and min(_ends(space)) >= 1:
+        return []
+    message = f"must be whole numbers of at least 1, not {shown(list(values))}"
+    hint = "epochs: 20, epochs: [10, 20] or epochs: {int: [5, 50]}"
+    return [Problem(field="search_space.epochs", message=message, value=list(values), hint=hint)]
+
+
+def _check_pruner(study: Study, pruner: Pruner) -> list[Problem]:
+    """Its options, and whether its cohorts are known and fit the strategy."""
+    epochs = epochs_of(study)
+    problems = pruner.problems(epochs)
+    if epochs is None and not _is_there(study.objective):
+        # Its training code may say it; it is gone from here, which is for others to say.
+        problems = [problem for problem in problems if problem.field != "pruner.max_epochs"]
+    batch = study.strategy.batch_size
+    if pruner.cohort is not None and batch is not None and pruner.cohort >= 1 and batch % pruner.cohort:
+        message = (
+            f"must divide the {batch} trials that {study.strategy.name} chooses together, not be {pruner.cohort}: "
+            "they are all asked for at once, and the next only when they have ended"
+        )
+        hint = "leave it out: then it is these trials"
+        problems.append(Problem(field="pruner.cohort", message=message, value=pruner.cohort, hint=hint))
+    if cohort_of(study) is None and study.budget_s is not None:  # without it n_trials is missing, which is said
+        message = f"is missing: {study.strategy.name} has no batches, and nothing says how many trials there will be"
+        hint = f"pruner: {{{pruner.name}: {{cohort: 81}}}}, or n_trials: 81"
+        problems.append(Problem(field="pruner.cohort", message=message, hint=hint))
+    return problems
+
+
+def _is_there(objective: ObjectiveAddress) -> bool:
+    try:
+        find(objective)
+    except ObjectiveError:
+        return False
+    return True
 
 
 def _check_baseline(field: str, baseline: Params, space: SearchSpace) -> list[Problem]:
@@ -165,15 +244,19 @@ def spec_of(study: Study) -> dict[str, Any]:
     # The order of the axes decides which point is which trial, and not every database keeps the order of keys.
     spec["order"] = list(study.search_space.parameters)
     spec["strategy"] = {"name": study.strategy.name, **_options(study.strategy)}
+    # Left out where there is none, so that studies stored before there were pruners have the fingerprint they had.
+    del spec["pruner"]
+    if study.pruner is not None:
+        spec["pruner"] = {"name": study.pruner.name, **_options(study.pruner)}
     spec["direction"] = str(study.direction)
     spec["baselines"] = [dict(b) for b in study.baselines]
     plain: dict[str, Any] = json.loads(json.dumps(spec, allow_nan=False))
     return plain
 
 
-def _options(strategy: Strategy) -> dict[str, Any]:
-    # Every member is a dataclass of its options (strategy.py); a custom one may have none.
-    return {f.name: getattr(strategy, f.name) for f in fields(strategy)}  # type: ignore[arg-type]
+def _options(member: Strategy | Pruner) -> dict[str, Any]:
+    # Every member is a dataclass of its options (strategy.py, pruner.py); a custom one may have none.
+    return {f.name: getattr(member, f.name) for f in fields(member)}  # type: ignore[arg-type]
 
 
 def fingerprint(spec: Mapping[str, Any]) -> str:

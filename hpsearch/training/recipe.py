@@ -119,7 +119,7 @@ def resolve(task: TrainingTask, params: Params) -> Recipe:
         clip=None if given["clip"] is None else _number("clip", given["clip"], 0, math.inf),
         label_smoothing=smoothing,
         schedule=_schedule(given["schedule"]),
-        epochs=_count("epochs", task.epochs),
+        epochs=_count("epochs", given["epochs"]),
         batch_size=_count("batch_size", given["batch_size"]),
         patience=None if task.patience is None else _count("patience", task.patience),
     )

@@ -236,16 +236,29 @@ def test_folds_report_the_mean_over_models_of_their_own(tmp_path):
     assert outcome.value == min(metrics["val_loss"] for _, metrics, _ in told)
 
 
+def test_a_trial_may_say_its_epochs(tmp_path):
+    _, told = run(Plain(), tmp_path, {"epochs": 2, "schedule": "cosine"})
+    assert [epoch for epoch, _, _ in told] == [0, 1]
+
+    class Two(Plain):
+        epochs = 2
+
+    # The schedule's end too is where the trial's epochs end.
+    assert run(Two(), tmp_path, {"schedule": "cosine"})[1] == told
+
+
 @pytest.mark.parametrize(
     ("params", "words"),
     [
         ({"optimizer": "adam", "momentum": 0.9}, "'momentum' is read by nobody: the optimizer is adam"),
         ({"optimizer": "sgd", "betas": "0.9, 0.99"}, "'betas' is read by nobody: the optimizer is sgd"),
         ({"droput": 0.5}, "'droput' is read by nobody"),
-        ({"epochs": 5}, "'epochs' is read by nobody"),
+        ({"patience": 5}, "'patience' is read by nobody"),
         ({"optimizer": "adamm"}, "'adamm' is unknown; there are sgd"),
         ({"schedule": "cosin"}, "'cosin' is unknown; there are constant"),
         ({"batch_size": 0}, "batch_size: must be a whole number"),
+        ({"epochs": 0}, "epochs: must be a whole number of at least 1"),
+        ({"epochs": 2.5}, "epochs: must be a whole number of at least 1"),
         ({"lr": -0.1}, "lr: must be a number"),
         ({"lr": "fast"}, "lr: must be a number"),
         ({"optimizer": "adam", "betas": "0.9"}, "betas: must be two numbers"),

@@ -1,0 +1,60 @@
+"""What training code says of itself, seen without importing it."""
+
+import pytest
+
+from hpsearch.declaration import declared_epochs, declared_optimizer, is_function
+from hpsearch.objective import ObjectiveAddress
+
+HEAD = "raise SystemExit('imported!')\nimport hpsearch as hp\nfrom hpsearch import TrainingTask\n"
+
+
+@pytest.fixture
+def written(tmp_path):
+    def written(body, name="Task"):
+        (tmp_path / "task.py").write_text(HEAD + body)
+        return ObjectiveAddress("task.py", name, tmp_path)
+
+    return written
+
+
+@pytest.mark.parametrize(
+    ("body", "epochs"),
+    [
+        ("class Task(hp.TrainingTask):\n    epochs = 7\n", 7),
+        ("class Task(TrainingTask):\n    epochs: int = 7\n", 7),
+        ("class Task(hp.TrainingTask):\n    epochs = 7\n    epochs = 8\n", 8),
+        ("class Task(hp.TrainingTask):\n    optimizer = 'adam'\n", 20),  # the default
+        ("class Base(hp.TrainingTask):\n    epochs = 7\nclass Task(Base):\n    lr = 0.1\n", 7),
+        ("class Base(hp.TrainingTask):\n    lr = 0.1\nclass Task(Base): ...\n", 20),
+        ("EPOCHS = 7\nclass Task(hp.TrainingTask):\n    epochs = EPOCHS\n", None),
+        ("class Task(hp.TrainingTask):\n    epochs = 5 + 2\n", None),
+        ("class Task(hp.TrainingTask):\n    epochs = 0\n", None),
+        ("class Task(hp.TrainingTask):\n    epochs = True\n", None),
+        ("class Task(hp.TrainingTask):\n    def __init__(self):\n        self.epochs = 3\n", None),
+        ("class Task(hp.TrainingTask):\n    def data(self):\n        return self.epochs\n", 20),
+        ("class Task(Other):\n    lr = 0.1\n", None),
+        ("class Task(Task):\n    lr = 0.1\n", None),
+        ("class Task(Mixin, hp.TrainingTask):\n    lr = 0.1\n", None),
+        ("def Task(run):\n    epochs = 7\n", None),
+        ("from elsewhere import Task\n", None),
+    ],
+)
+def test_the_epochs_of_a_task(written, body, epochs):
+    assert declared_epochs(written(body)) == epochs
+
+
+def test_the_optimizer_of_a_task(written):
+    assert declared_optimizer(written("class Task(hp.TrainingTask):\n    optimizer = 'adagrad'\n")) == "adagrad"
+    assert declared_optimizer(written("class Task(hp.TrainingTask): ...\n")) == "momentum"
+    assert declared_optimizer(written("class Task(hp.TrainingTask):\n    optimizer = 3\n")) is None
+
+
+def test_a_function_is_told_from_a_class(written):
+    assert is_function(written("def train(run): ...\n", "train"))
+    assert not is_function(written("class Task(hp.TrainingTask): ...\n"))
+    assert not is_function(written("train = lambda run: 0.0\n", "train"))
+
+
+def test_what_is_not_there_says_nothing(tmp_path):
+    gone = ObjectiveAddress("gone.py", "Task", tmp_path)
+    assert (declared_epochs(gone), declared_optimizer(gone), is_function(gone)) == (None, None, False)
