@@ -1,6 +1,6 @@
 """Layers' numbers that torch takes as Python floats only, taken as tensors: so that lanes may differ in them.
 
-Within ``LiftedNumbers`` the functions below accept a 0-d tensor (one a lane, under vmap) where torch's own do not:
+Within ``LaneFunctions`` the functions below accept a 0-d tensor (one a lane, under vmap) where torch's own do not:
 BatchNorm's momentum and eps, the eps of LayerNorm, GroupNorm and RMSNorm, the slopes of LeakyReLU and ELU.
 Called with plain numbers, they are torch's own.
 """
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from hpsearch.training import kernels
 
 
 def batch_norm(
@@ -105,14 +107,20 @@ _LIFTED: dict[Callable[..., Any], tuple[Callable[..., Tensor], tuple[str, ...]]]
     functional.leaky_relu: (leaky_relu, ("negative_slope",)),
     functional.elu: (elu, ("alpha",)),
 }
+_KERNELS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    functional.linear: kernels.linear,
+    functional.cross_entropy: kernels.cross_entropy,
+}
 
 
 @final
-class LiftedNumbers(TorchFunctionMode):
+class LaneFunctions(TorchFunctionMode):
     """Within it, the functions of this module stand in for torch's wherever one of their numbers is a tensor."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in _KERNELS:
+            return _KERNELS[func](*args, **kwargs)
         if func in _LIFTED:
             ours, numbers = _LIFTED[func]
             given = inspect.signature(ours).bind(*args, **kwargs).arguments

@@ -96,14 +96,15 @@ def _signed(word: int) -> int:
 
 
 def mask_words(n: int, key: Stream, device: torch.device) -> Tensor:
-    """n random signed 32-bit words (int32): a short mixing, keyed, of well-mixed indices that are made once a device.
+    """n random signed 32-bit words (int32), to be compared with a threshold: their upper bits are the good ones.
 
-    Dropout draws a word for each activation at each step, which is what costs. Products wrap around, as meant.
+    Multiply-shift hashing (Dietzfelbinger et al., J. Algorithms 25, 1997) by the key, of well-mixed indices that are
+    made once a device. Dropout draws a word for each activation at each step, and that is what costs: this is two
+    operations. Products wrap around, as meant.
     """
     a, b = key
     x: Tensor = _mixed_indices(n, device) ^ a
-    x = x.mul_(b)
-    return (x ^ (x >> 15)).mul_(0x2C1B3C6D)
+    return x.mul_(b)
 
 
 _INDICES: dict[torch.device, Tensor] = {}
@@ -138,9 +139,11 @@ def dropout(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | 
     keep = _keep(x, p, key, mask_shape)
     if isinstance(p, Tensor):
         scale = torch.where(p < 1, 1 / (1 - p), torch.zeros_like(p)).to(x.dtype)
-        return torch.where(keep & (p < 1), x * scale, 0.0)
-    # Not a product with the mask: 0 * inf would be nan.
-    return torch.where(keep, x * (1 / (1 - p)), 0.0) if p < 1 else torch.zeros_like(x)
+    elif p >= 1:
+        return torch.zeros_like(x)
+    else:
+        scale = torch.tensor(1 / (1 - p), dtype=x.dtype, device=x.device)
+    return x * torch.where(keep, scale, 0.0)
 
 
 def alpha_dropout(x: Tensor, p: float, key: Stream, mask_shape: torch.Size | None = None) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from hpsearch.training.lifted import LiftedNumbers
+from hpsearch.training.lifted import LaneFunctions
 from hpsearch.training.optim import Weights
 from hpsearch.training.randomness import KeyedDropout, Stream
 from hpsearch.training.structure import Place
@@ -119,7 +119,7 @@ class Stack:
                 changed.update({name: state[name] for name in rest if state[name] is not rest[name]})
                 return output
 
-            with self._lifted(places, floats), _modes(keys, lifted=bool(places)):
+            with self._lifted(places, floats), _modes(keys):
                 return body(model, *rows), changed
 
         def run(leaves: Rows, keys: Sequence[Stream], *rows: Any) -> tuple[Any, Rows]:
@@ -155,9 +155,8 @@ class Stack:
         return number
 
 
-def _modes(keys: Sequence[Stream], *, lifted: bool) -> ExitStack:
+def _modes(keys: Sequence[Stream]) -> ExitStack:
     stack = ExitStack()
-    if lifted:
-        stack.enter_context(LiftedNumbers())
+    stack.enter_context(LaneFunctions())
     stack.enter_context(KeyedDropout(0, 0, keys))
     return stack

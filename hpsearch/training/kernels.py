@@ -1,0 +1,135 @@
+"""Two functions with a vmap rule of their own, since they are most of a small model's step.
+
+torch's rules add a bias in a pass of its own, give a weight's gradient transposed, and take the softmax of ten classes
+ten numbers at a time. Without vmap these are torch's own functions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.autograd.function import Function
+from torch.nn import functional
+
+
+@final
+class _LaneLinear(Function):
+    """x (K, N, in), weight (K, out, in), bias (K, out) -> (K, N, out)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.biased = bias is not None
+        if bias is None:
+            return torch.bmm(x, weight.transpose(1, 2))
+        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (g,), (x, weight) = gradients, ctx.saved_tensors
+        return (
+            torch.bmm(g, weight) if ctx.needs_input_grad[0] else None,
+            torch.bmm(g.transpose(1, 2), x) if ctx.needs_input_grad[1] else None,
+            g.sum(1) if ctx.biased and ctx.needs_input_grad[2] else None,
+        )
+
+
+@final
+class _Linear(Function):
+    """``functional.linear`` of one lane: x (..., in), weight (out, in), bias (out)."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return functional.linear(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, int]:
+        k = info.batch_size
+        x, weight = _first(x, in_dims[0], k), _first(weight, in_dims[1], k)
+        bias = None if bias is None else _first(bias, in_dims[2], k)
+        y = _LaneLinear.apply(x.reshape(k, -1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
+        return y.view(*x.shape[:-1], weight.shape[1]), 0
+
+
+@final
+class _LaneCrossEntropy(Function):
+    """Logits (K, N, C) and classes (K, N) -> the mean loss of each lane, (K,)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, classes: Tensor) -> Tensor:
+        k, n, c = logits.shape
+        rows = logits.reshape(k * n, c).t().contiguous()  # classes first: whole vectors at a time
+        top = rows.amax(0)
+        exps = rows.sub_(top).exp_()
+        total = exps.sum(0)
+        share = (classes != _IGNORED).to(logits.dtype)
+        share /= share.sum(1, keepdim=True)
+        classes = classes.clamp(min=0)
+        own = logits.gather(2, classes[..., None]).view(-1)
+        ctx.save_for_backward(exps, total, classes, share)
+        return ((total.log() + top - own).view(k, n) * share).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None]:
+        exps, total, classes, share = ctx.saved_tensors
+        k, n = classes.shape
+        each = gradients[0][:, None] * share
+        g = (exps * (each.reshape(-1) / total)).t().reshape(k, n, -1)
+        return g.scatter_add_(2, classes[..., None], -each[..., None]), None
+
+
+@final
+class _CrossEntropy(Function):
+    """``functional.cross_entropy`` of one lane: logits (N, C), classes (N)."""
+
+    @staticmethod
+    def forward(logits: Tensor, classes: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, classes)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, logits: Tensor, classes: Tensor) -> tuple[Tensor, int]:
+        k = info.batch_size
+        both = _first(logits, in_dims[0], k), _first(classes, in_dims[1], k)
+        return _LaneCrossEntropy.apply(*both), 0  # type: ignore[no-untyped-call]
+
+
+def _first(x: Tensor, dim: int | None, k: int) -> Tensor:
+    """The lanes' dimension first; what they share is not copied."""
+    return x.expand(k, *x.shape) if dim is None else x.movedim(dim, 0)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``functional.linear``."""
+    if not _batched(weight) or input.dim() < 2:
+        return functional.linear(input, weight, bias)
+    return _Linear.apply(input, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def cross_entropy(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """``functional.cross_entropy``."""
+    plain = not args and all(kwargs[name] == value for name, value in _DEFAULTS.items() if name in kwargs)
+    classes = input.dim() == 2 and target.dim() == 1 and not target.is_floating_point()
+    if not plain or not classes or not _batched(input):
+        return functional.cross_entropy(input, target, *args, **kwargs)
+    return _CrossEntropy.apply(input, target)  # type: ignore[no-any-return, no-untyped-call]
+
+
+_IGNORED = -100
+_DEFAULTS = {
+    "weight": None, "size_average": None, "ignore_index": _IGNORED, "reduce": None, "reduction": "mean",
+    "label_smoothing": 0.0,
+}  # fmt: skip
+
+
+def _batched(x: Tensor) -> bool:
+    return torch._C._functorch.is_batchedtensor(x)
