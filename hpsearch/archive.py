@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from hpsearch.errors import NotFoundError
 from hpsearch.strategy import Decision
 from hpsearch.trial import Run, RunKey, State, Trial
+
+T = TypeVar("T")
 
 
 @final
@@ -56,6 +58,7 @@ class StudySummary:
 class Curve:
     """One metric of one run over its epochs, of the attempt that counts.
 
+    Where that attempt went on from what an earlier one had saved, the epochs before its first are the earlier one's.
     A number that the training function returned without having reported it is a curve of one point, at the last epoch.
     """
 
@@ -63,6 +66,23 @@ class Curve:
     metric: str
     epochs: Sequence[int]
     values: Sequence[float]
+
+
+def stitched(told: Iterable[tuple[int, int, T]], last: int) -> list[tuple[int, T]]:
+    """A run's course through its attempts, as (epoch, what was told).
+
+    Args:
+        told: (attempt, epoch, what was told), ordered by attempt, then epoch.
+        last: the attempt that counts. While it has told nothing, there is no course.
+    """
+    course: list[tuple[int, T]] = []
+    latest = -1
+    for attempt, epoch, item in told:
+        while course and course[-1][0] >= epoch:
+            course.pop()
+        course.append((epoch, item))
+        latest = attempt
+    return course if latest == last else []
 
 
 def not_found(study: str, names: Iterable[str]) -> NotFoundError:

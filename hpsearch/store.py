@@ -19,6 +19,9 @@ from hpsearch.strategy import Decision
 from hpsearch.study import differences
 from hpsearch.trial import EpochReport, Finished, Lost, PausedReport, RunKey, State, Trial
 
+#: the kind of decisions that say how runs were trained
+GROUPED = "grouped"
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +141,10 @@ class Snapshot:
     seconds: float
     #: turns written so far; the next turn is rev + 1
     rev: int
+    #: run -> epoch -> the metric that was asked for, as it was reported first (whichever attempt did); {} unless asked
+    curves: Mapping[RunKey, Mapping[int, float]] = field(default_factory=dict)
+    #: the decisions of kind ``grouped`` so far: how runs were trained
+    grouped: Sequence[Decision] = ()
 
 
 @final
@@ -210,11 +217,20 @@ class Store(ABC):
     """Writes. One object speaks for one coordinator; used by one thread."""
 
     @abstractmethod
-    def open(self, study: StudyRecord, holder: Holder, *, lease_s: float, allow_changed: bool = False) -> Snapshot:
+    def open(
+        self,
+        study: StudyRecord,
+        holder: Holder,
+        *,
+        lease_s: float,
+        allow_changed: bool = False,
+        curves: str | None = None,
+    ) -> Snapshot:
         """Create the study, or take its lease; afterwards nobody else can write to it until the lease runs out.
 
         A lease is taken over at once where its holder is a dead process of this machine, else when it has run out.
         ``study`` replaces the stored spec's loose fields, file and text; with ``allow_changed`` also the code hash.
+        ``curves``: a metric whose curves the snapshot is to hold; None: none.
 
         Raises:
             StudyChangedError: the stored fingerprint, or without ``allow_changed`` the code hash, differs.
@@ -228,6 +244,7 @@ class Store(ABC):
 
         Renews the lease. Idempotent: the same object written again after an unknown outcome changes nothing.
         Epochs that an attempt has reported already (it went on from a rung without its checkpoint) are not kept twice.
+        A run's seconds are the sum over its pauses and its end.
 
         Raises:
             StudyHeldError: the lease is lost. StoreError: the database failed, or the turn does not fit the record

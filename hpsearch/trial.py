@@ -197,7 +197,13 @@ class PausedReport:
 
     run: RunKey
     attempt: int
+    #: the last one it has trained, from 0
     epoch: int
+    #: of training since it was started or went on last; then who trained it, and how, as ``Finished`` says it
+    seconds: float = 0.0
+    worker: str = ""
+    engine: str = ""
+    environment: Environment | None = None
 
 
 @final

@@ -9,11 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
-from hpsearch.archive import Archive, Curve, StudySummary, as_seen, not_found, state_of
+from hpsearch.archive import Archive, Curve, StudySummary, T, as_seen, not_found, state_of, stitched
 from hpsearch.errors import StoreError, StudyHeldError
-from hpsearch.store import Command, Holder, Snapshot, Store, StudyRecord, Turn, clean, held, refuse_changed
+from hpsearch.store import (
+    GROUPED,
+    Command,
+    Holder,
+    Snapshot,
+    Store,
+    StudyRecord,
+    Turn,
+    clean,
+    held,
+    refuse_changed,
+)
 from hpsearch.strategy import Decision
-from hpsearch.trial import Direction, Finished, RunKey, State, Trial
+from hpsearch.trial import Direction, Finished, PausedReport, RunKey, State, Trial
 
 #: metrics of the test set: sealed, wherever they come from
 SEALED = "test_"
@@ -92,7 +103,15 @@ class MemoryStore(Store):
         self._lease_s = 0.0
         self._written: Turn | None = None
 
-    def open(self, study: StudyRecord, holder: Holder, *, lease_s: float, allow_changed: bool = False) -> Snapshot:
+    def open(
+        self,
+        study: StudyRecord,
+        holder: Holder,
+        *,
+        lease_s: float,
+        allow_changed: bool = False,
+        curves: str | None = None,
+    ) -> Snapshot:
         now = time.time()
         existed = study.name in self._record.studies
         mine = self._record.studies.get(study.name) or _Study(record=study, created=now, updated=now)
@@ -113,6 +132,8 @@ class MemoryStore(Store):
             losses={key: dict(causes) for key, causes in losses.items() if causes},
             seconds=mine.seconds,
             rev=mine.rev,
+            curves=_first_told(mine, curves) if curves is not None else {},
+            grouped=[decision for decision in mine.decisions if decision.kind == GROUPED],
         )
 
     def write(self, turn: Turn) -> None:
@@ -178,7 +199,7 @@ def _apply(study: _Study, turn: Turn) -> None:
         if report.layers:
             study.layers.setdefault((report.run, report.attempt), {})[report.epoch] = report.layers
     for pause in turn.pauses:
-        _change(study, pause.run, (State.RUNNING,), pause.attempt, state=State.PAUSED, last_epoch=pause.epoch)
+        _pause(study, pause)
     for done in turn.finished:
         _finish(study, done)
     ended = {done.run for done in turn.finished}
@@ -208,6 +229,24 @@ def _apply(study: _Study, turn: Turn) -> None:
         _change(study, claim.run, (State.QUEUED, State.PAUSED), None, **change)
 
 
+def _pause(study: _Study, pause: PausedReport) -> None:
+    of = {"engine": clean(pause.engine), "worker": clean(pause.worker), "environment": pause.environment}
+    _change(
+        study,
+        pause.run,
+        (State.RUNNING,),
+        pause.attempt,
+        state=State.PAUSED,
+        last_epoch=pause.epoch,
+        seconds=_seconds(study, pause.run) + pause.seconds,
+        **of,
+    )
+
+
+def _seconds(study: _Study, key: RunKey) -> float:
+    return sum(run.seconds for trial in [study.trials.get(key.trial)] if trial for run in trial.runs if run.key == key)
+
+
 def _finish(study: _Study, done: Finished) -> None:
     _require(done.state.final, f"a finished run cannot be {done.state}")
     _require(_sound(done.state, done.value), f"{done.value} is no value of a {done.state} run")
@@ -223,8 +262,9 @@ def _finish(study: _Study, done: Finished) -> None:
         reason=clean(done.reason),
         error=clean(done.error),
         ended=time.time(),
-        seconds=done.seconds,
+        seconds=_seconds(study, done.run) + done.seconds,
         worker=clean(done.worker),
+        engine=clean(done.engine),
         environment=done.environment,
     )
     study.returned[done.run] = _finite(done.metrics)
@@ -256,6 +296,15 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {clean(n): float(v) for n, v in metrics.items() if math.isfinite(v) and not n.startswith(SEALED)}
 
 
+def _first_told(study: _Study, metric: str) -> dict[RunKey, dict[int, float]]:
+    told: dict[RunKey, dict[int, float]] = {}
+    for (key, _), points in sorted(study.metrics.items(), key=lambda item: item[0]):
+        for epoch, values in points.items():
+            if key.repeat == 0 and metric in values:
+                told.setdefault(key, {}).setdefault(epoch, values[metric])
+    return told
+
+
 def _derived(trial: Trial) -> Trial:
     return trial if trial.state.final else replace(trial, state=state_of(trial.runs))
 
@@ -284,8 +333,7 @@ class MemoryArchive(Archive):
         curves: list[Curve] = []
         for trial in self.trials(study, numbers):
             for run in trial.runs:
-                counts = found.attempts.get(run.key, {}).get(run.attempt) == ""
-                points = found.metrics.get((run.key, run.attempt), {}) if counts else {}
+                points = dict(_course(found, run.key, found.metrics))
                 returned = found.returned.get(run.key, {})
                 reported = {name for values in points.values() for name in values}
                 for name in sorted(reported | returned.keys()):
@@ -297,13 +345,21 @@ class MemoryArchive(Archive):
 
     def layers(self, study: str, run: RunKey) -> list[tuple[int, Mapping[str, tuple[float, float]]]]:
         found = self._record.find(study)
-        last = max(found.attempts.get(run, {0: "none"}))
-        if found.attempts.get(run, {}).get(last) != "":
-            return []
-        return sorted(found.layers.get((run, last), {}).items(), key=lambda item: item[0])
+        return _course(found, run, found.layers)
 
     def decisions(self, study: str) -> list[Decision]:
         return list(self._record.find(study).decisions)
+
+
+def _course(study: _Study, key: RunKey, told: Mapping[AttemptKey, Mapping[int, T]]) -> list[tuple[int, T]]:
+    causes = study.attempts.get(key, {})
+    last = max(causes, default=0)
+    if causes.get(last) != "":
+        return []
+    rows = [
+        (attempt, epoch, item) for attempt in causes for epoch, item in sorted(told.get((key, attempt), {}).items())
+    ]
+    return stitched(rows, last)
 
 
 def _summary(study: _Study) -> StudySummary:

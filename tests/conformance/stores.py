@@ -331,6 +331,43 @@ class StoreConformance:
         assert list(curve.epochs) == [0, 1, 2, 3]
         assert list(curve.values) == [1.0, 0.5, 1 / 3, 0.25]
 
+    def test_a_paused_run_keeps_who_trained_it_and_its_seconds_add_up(self, doors):
+        store, key = begun(doors, trials=2), RunKey(0, 0)
+        how = {"worker": "h:1", "engine": "vmap, cpu, 64 lanes", "environment": ENVIRONMENT}
+        pauses = [PausedReport(run=RunKey(number, 0), attempt=1, epoch=0, seconds=1.5, **how) for number in (0, 1)]
+        store.write(Turn(pauses=pauses))
+        (run,) = doors.archive().trials("digits")[0].runs
+        assert (run.seconds, run.last_epoch) == (1.5, 0)
+        assert {name: getattr(run, name) for name in how} == how
+        store.write(Turn(claims=[Claim(run=key, attempt=1)]))
+        alone = replace(done(key, 0.5, worker="h:2", engine="solo, cpu"), seconds=2.0, last_epoch=5)
+        # The other one is pruned where it waits.
+        pruned = done(RunKey(1, 0), 0.25, State.PRUNED, best_epoch=0, last_epoch=0, reason="not among the best", **how)
+        store.write(Turn(finished=[alone, pruned], scores=[score(0), score(1, 0.25, State.PRUNED)]))
+        one, two = (trial.runs[0] for trial in again(doors).trials)
+        assert (one.seconds, one.worker, one.engine, one.environment) == (3.5, "h:2", "solo, cpu", None)
+        assert (two.state, two.value, two.seconds, two.engine) == (State.PRUNED, 0.25, 1.5, how["engine"])
+        assert two.environment == ENVIRONMENT
+        assert doors.archive().study("digits").best == (0, 0.5, None)
+
+    def test_a_snapshot_holds_the_curves_that_were_asked_for_as_they_were_told_first(self, doors):
+        store, key = begun(doors, trials=2), RunKey(0, 0)
+        told = [EpochReport(run=key, attempt=1, epoch=e, metrics={"loss": e + 0.5, "acc": 0.1}) for e in range(3)]
+        bad = EpochReport(run=RunKey(1, 0), attempt=1, epoch=0, metrics={"loss": math.nan, "acc": 0.2})
+        store.write(Turn(epochs=[*told, bad]))
+        store.write(Turn(losses=[Lost(run=key, attempt=1, cause="coordinator")], claims=[Claim(run=key, attempt=2)]))
+        later = [EpochReport(run=key, attempt=2, epoch=e, metrics={"loss": 9.0}) for e in range(1, 4)]
+        store.write(Turn(epochs=later))
+        assert again(doors).curves == {}
+        asked = doors.store().open(RECORD, this_process(), lease_s=LONG_S, curves="loss").curves
+        assert {run: dict(curve) for run, curve in asked.items()} == {key: {0: 0.5, 1: 1.5, 2: 2.5, 3: 9.0}}
+
+    def test_a_snapshot_says_how_runs_were_trained(self, doors):
+        store = begun(doors)
+        grouped = Decision(kind="grouped", subject="64", reason="vmap", details={"device": "cpu", "lanes": 64})
+        store.write(Turn(decisions=[grouped, Decision(kind="zoom", subject="lr", reason="r")]))
+        assert again(doors).grouped == [grouped]
+
     def test_cancelled_runs_end(self, doors):
         store = doors.store()
         store.open(RECORD, this_process(), lease_s=LONG_S)
@@ -362,6 +399,23 @@ class StoreConformance:
         assert (epoch, norms["out"], norms["fc"][0]) == (0, (0.25, 2.0), 0.5)
         assert not math.isfinite(norms["fc"][1])
         assert doors.archive().layers("digits", RunKey(5, 5)) == []
+
+    def test_the_curve_of_an_attempt_that_went_on_begins_with_the_one_before(self, doors):
+        store, key = begun(doors), RunKey(0, 0)
+        layers = {"fc": (0.5, 0.25)}
+        first = [
+            EpochReport(run=key, attempt=1, epoch=e, metrics={"loss": 1.0 + e, "acc": 0.5}, layers=layers)
+            for e in range(4)
+        ]
+        store.write(Turn(epochs=first, pauses=[PausedReport(run=key, attempt=1, epoch=3)]))
+        store.write(Turn(claims=[Claim(run=key, attempt=1)]))
+        store.write(Turn(losses=[Lost(run=key, attempt=1, cause="coordinator")], claims=[Claim(run=key, attempt=2)]))
+        went_on = [EpochReport(run=key, attempt=2, epoch=e, metrics={"loss": 9.0}, layers=layers) for e in (2, 3, 4)]
+        store.write(Turn(epochs=went_on))
+        acc, loss = doors.archive().curves("digits", [0])
+        assert (list(loss.epochs), list(loss.values)) == ([0, 1, 2, 3, 4], [1.0, 2.0, 9.0, 9.0, 9.0])
+        assert (list(acc.epochs), list(acc.values)) == ([0, 1], [0.5, 0.5])
+        assert [epoch for epoch, _ in doors.archive().layers("digits", key)] == [0, 1, 2, 3, 4]
 
     def test_returned_numbers_are_curves_of_one_point(self, doors):
         store, key = begun(doors), RunKey(0, 0)

@@ -13,7 +13,7 @@ from hpsearch.errors import StoreError
 from hpsearch.stores.sql.engine import path_of, redacted
 
 #: all schemas there were, oldest first, as the files in ``migrations/versions`` (tested)
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 HEAD = REVISIONS[-1]
 
 

@@ -12,12 +12,12 @@ from sqlalchemy import Connection, Engine, Row, Select, and_, distinct, func, se
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
-from hpsearch.archive import Archive, Curve, StudySummary, as_seen, not_found
+from hpsearch.archive import Archive, Curve, StudySummary, as_seen, not_found, stitched
 from hpsearch.errors import NotFoundError, StoreError
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import in_words, make_engine, now, path_of, redacted
 from hpsearch.stores.sql.migrate import HEAD, revision
-from hpsearch.stores.sql.rows import chunks, holder_of, load_trials, norms_of
+from hpsearch.stores.sql.rows import chunks, holder_of, load_decisions, load_trials, norms_of
 from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, RunKey, State, Trial
 
@@ -89,43 +89,48 @@ class SqlArchive(Archive):
 
     def curves(self, study: str, numbers: Sequence[int], metrics: Sequence[str] | None = None) -> list[Curve]:
         m = t.metric.c
-        points: dict[tuple[RunKey, str], tuple[list[int], list[float]]] = {}
+        told: dict[RunKey, dict[tuple[int, int], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+        last: dict[RunKey, int] = {}
+        returned: dict[tuple[RunKey, str], tuple[int, float]] = {}
         with self._reading() as connection:
             row = _find(connection, study)
             for part in chunks(sorted(set(numbers))):
-                query = _counting(t.metric, select(m.trial, m.seed, m.repeat, m.name, m.epoch, m.value))
-                query = query.where(m.study == row.id, m.trial.in_(part)).order_by(m.epoch)
+                columns = (m.trial, m.seed, m.repeat, m.name, m.attempt, t.run.c.attempt, m.epoch, m.value)
+                query = _counting(t.metric, select(*columns)).where(m.study == row.id, m.trial.in_(part))
                 if metrics is not None:
                     query = query.where(m.name.in_(list(metrics)))
-                for trial, seed, repeat, name, epoch, value in connection.execute(query):
-                    epochs, values = points.setdefault((RunKey(trial, seed, repeat), name), ([], []))
-                    epochs.append(epoch)
-                    values.append(value)
-                for key, last, name, value in _returned(connection, row.id, part):
-                    if (metrics is None or name in metrics) and (key, name) not in points:
-                        points[key, name] = ([last], [value])
+                for trial, seed, repeat, name, attempt, counting, epoch, value in connection.execute(query):
+                    key = RunKey(trial, seed, repeat)
+                    last[key] = counting
+                    told[key][attempt, epoch][name] = value
+                for key, epoch, name, value in _returned(connection, row.id, part):
+                    if metrics is None or name in metrics:
+                        returned[key, name] = (epoch, value)
+        points: dict[tuple[RunKey, str], list[tuple[int, float]]] = defaultdict(list)
+        for key, tables in told.items():
+            for epoch, table in stitched([(*place, table) for place, table in tables.items()], last[key]):
+                for name, value in table.items():
+                    points[key, name].append((epoch, value))
+        for of, point in returned.items():
+            points[of] = points.get(of) or [point]
         return [
-            Curve(run=key, metric=name, epochs=epochs, values=values)
-            for (key, name), (epochs, values) in sorted(points.items(), key=lambda item: item[0])
+            Curve(run=key, metric=name, epochs=[e for e, _ in course], values=[v for _, v in course])
+            for (key, name), course in sorted(points.items(), key=lambda item: item[0])
         ]
 
     def layers(self, study: str, run: RunKey) -> list[tuple[int, Mapping[str, tuple[float, float]]]]:
         c = t.layers.c
         with self._reading() as connection:
             row = _find(connection, study)
-            query = _counting(t.layers, select(c.epoch, c.norms)).order_by(c.epoch)
+            query = _counting(t.layers, select(c.attempt, t.run.c.attempt.label("last"), c.epoch, c.norms))
             query = query.where(c.study == row.id, c.trial == run.trial, c.seed == run.seed, c.repeat == run.repeat)
-            return [(epoch, norms_of(norms)) for epoch, norms in connection.execute(query)]
+            rows = connection.execute(query).all()
+        course = stitched([(row.attempt, row.epoch, row.norms) for row in rows], rows[0].last if rows else 0)
+        return [(epoch, norms_of(norms)) for epoch, norms in course]
 
     def decisions(self, study: str) -> list[Decision]:
-        c = t.decision.c
         with self._reading() as connection:
-            row = _find(connection, study)
-            query = select(c.kind, c.subject, c.reason, c.details, c.batch).where(c.study == row.id).order_by(c.id)
-            return [
-                Decision(kind=kind, subject=subject, reason=reason, details=json.loads(details), batch=batch)
-                for kind, subject, reason, details, batch in connection.execute(query)
-            ]
+            return load_decisions(connection, _find(connection, study).id)
 
 
 _STUDIES = select(t.study, (t.study.c.lease_until - now()).label("left"))
@@ -144,10 +149,10 @@ def _live(row: Row[Any]) -> bool:
 
 
 def _counting(table: Any, query: Select[Any]) -> Select[Any]:
-    """Only the rows of the attempt that counts: the run's last one, unless it was lost."""
-    key = ("study", "trial", "seed", "repeat", "attempt")
-    query = query.join(t.run, _same(table, t.run, key)).join(t.attempt, _same(table, t.attempt, key))
-    return query.where(t.attempt.c.cause.is_(None))
+    """The rows of runs whose last attempt counts (it was not lost), of all their attempts, ordered for ``stitched``."""
+    key = ("study", "trial", "seed", "repeat")
+    query = query.join(t.run, _same(table, t.run, key)).join(t.attempt, _same(t.run, t.attempt, (*key, "attempt")))
+    return query.where(t.attempt.c.cause.is_(None)).order_by(table.c.attempt, table.c.epoch)
 
 
 def _same(a: Any, b: Any, names: Sequence[str]) -> Any:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, Select, select
 from hpsearch.archive import state_of
 from hpsearch.store import Holder, StudyRecord, clean
 from hpsearch.stores.sql import tables as t
+from hpsearch.strategy import Decision
 from hpsearch.trial import Environment, Run, RunKey, Stage, State, Trial
 
 #: numbers in one IN (...): SQLite takes 999 variables in its oldest builds
@@ -95,13 +96,24 @@ def load_trials(connection: Connection, study: int, numbers: Sequence[int] | Non
     return found
 
 
+def load_decisions(connection: Connection, study: int, kind: str | None = None) -> list[Decision]:
+    """What was decided (all of it, or what is of this kind), oldest first."""
+    c = t.decision.c
+    query = select(c.kind, c.subject, c.reason, c.details, c.batch).where(c.study == study).order_by(c.id)
+    rows = connection.execute(query if kind is None else query.where(c.kind == kind))
+    return [
+        Decision(kind=kind, subject=subject, reason=reason, details=json.loads(details), batch=batch)
+        for kind, subject, reason, details, batch in rows
+    ]
+
+
 _T, _R = t.trial.c, t.run.c
 _TRIALS = select(
     _T.number, _T.params, _T.state, _T.value, _T.sd, _T.baseline, _T.batch, _T.history_seq, _T.tell_seq
 ).order_by(_T.number)  # fmt: skip
 _RUNS = select(
     _R.trial, _R.seed, _R.repeat, _R.stage, _R.state, _R.attempt, _R.value, _R.best_epoch, _R.last_epoch, _R.reason,
-    _R.error, _R.started, _R.ended, _R.seconds, _R.worker, _R.environment,
+    _R.error, _R.started, _R.ended, _R.seconds, _R.worker, _R.engine, _R.environment,
 ).order_by(_R.trial)  # fmt: skip
 _STATES = {str(state): state for state in State}
 _STAGES = {str(stage): stage for stage in Stage}
@@ -138,7 +150,7 @@ def _runs(connection: Connection, runs: Select[Any]) -> dict[int, list[Run]]:
     found: dict[int, list[Run]] = defaultdict(list)
     for (
         trial, seed, repeat, stage, state, attempt, value, best, last, reason, error, started, ended,
-        seconds, worker, env,
+        seconds, worker, engine, env,
     ) in connection.execute(runs.order_by(_R.place)):  # fmt: skip
         found[trial].append(
             Run(
@@ -155,6 +167,7 @@ def _runs(connection: Connection, runs: Select[Any]) -> dict[int, list[Run]]:
                 ended=ended,
                 seconds=seconds,
                 worker=worker,
+                engine=engine,
                 environment=environments[env] if env else None,
             )
         )

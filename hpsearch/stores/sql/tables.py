@@ -135,6 +135,8 @@ run = Table(
     # Further numbers that the training function returned, JSON.
     Column("returned", Text, nullable=False),
     Column("environment", String(64), ForeignKey("environment.sha256")),
+    # How it was trained: "vmap, cpu, 64 lanes".
+    Column("engine", Text, nullable=False, server_default=""),
     ForeignKeyConstraint(["study", "trial"], ["trial.study", "trial.number"], ondelete="CASCADE"),
     CheckConstraint(one_of("state", (*OPEN, *FINAL)), name="run_state"),
     CheckConstraint(one_of("stage", ("search", "confirm", "extra")), name="run_stage"),

@@ -15,7 +15,7 @@ from hpsearch.errors import StoreError
 from hpsearch.store import Turn, clean
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.rows import dumps, environment_row, finite, key_of, norms_text
-from hpsearch.trial import EpochReport, Finished, RunKey, State, Trial
+from hpsearch.trial import EpochReport, Finished, PausedReport, RunKey, State, Trial
 
 #: metrics of the test set: sealed, wherever they come from
 SEALED = "test_"
@@ -39,11 +39,15 @@ def _set(*names: str) -> dict[str, Any]:
     return {name: bindparam(f"set_{name}") for name in names}
 
 
+_MORE = t.run.c.seconds + bindparam("set_seconds")
 _FINISH = _run_update(*t.OPEN).values(
-    **_set("state", "value", "best_epoch", "last_epoch", "reason", "error", "ended", "seconds"),
-    **_set("worker", "returned", "environment"),
+    **_set("state", "value", "best_epoch", "last_epoch", "reason", "error", "ended"),
+    **_set("worker", "engine", "returned", "environment"),
+    seconds=_MORE,
 )
-_PAUSE = _run_update("running").values(state="paused", last_epoch=bindparam("set_last_epoch"))
+_PAUSE = _run_update("running").values(
+    state="paused", seconds=_MORE, **_set("last_epoch", "worker", "engine", "environment")
+)
 _REQUEUE = _run_update("running", "paused").values(state="queued")
 _CANCEL = _run_update("queued", "paused", attempt=False).values(state="cancelled", ended=bindparam("set_ended"))
 _CLAIM = _run_update("queued", "paused", attempt=False).values(
@@ -87,9 +91,11 @@ class TurnWriter:
         self._insert_trials(connection, turn)
         self._insert_decisions(connection, turn, at)
         self._insert_metrics(connection, turn)
-        pauses = [self._run(p.run, p.attempt) | {"set_last_epoch": p.epoch} for p in turn.pauses]
-        self._guarded(connection, _PAUSE, pauses, "a paused run")
         environments = self._insert_environments(connection, turn)
+        pauses = [
+            self._run(p.run, p.attempt) | {"set_last_epoch": p.epoch} | _trained(p, environments) for p in turn.pauses
+        ]
+        self._guarded(connection, _PAUSE, pauses, "a paused run")
         finished = [self._finish(report, at, environments) for report in turn.finished]
         self._guarded(connection, _FINISH, finished, "a finished run")
         self._lose(connection, turn, at)
@@ -112,7 +118,8 @@ class TurnWriter:
     def commit(self, turn: Turn) -> None:
         """The turn is durable: remember it."""
         self.written = turn
-        self._environments |= {environment_row(f.environment)["sha256"] for f in turn.finished if f.environment}
+        reports: list[PausedReport | Finished] = [*turn.pauses, *turn.finished]
+        self._environments |= {environment_row(r.environment)["sha256"] for r in reports if r.environment}
         for report in turn.epochs:
             self._epochs[report.run] = max(report.epoch, self._epochs.get(report.run, -1))
         for claim in turn.claims:
@@ -214,7 +221,8 @@ class TurnWriter:
         return fresh
 
     def _insert_environments(self, connection: Connection, turn: Turn) -> dict[RunKey, str]:
-        rows = {done.run: environment_row(done.environment) for done in turn.finished if done.environment}
+        reports: list[PausedReport | Finished] = [*turn.pauses, *turn.finished]
+        rows = {report.run: environment_row(report.environment) for report in reports if report.environment}
         new = {row["sha256"]: row for row in rows.values() if row["sha256"] not in self._environments}
         if new:
             known = select(t.environment.c.sha256).where(t.environment.c.sha256.in_(list(new)))
@@ -234,10 +242,8 @@ class TurnWriter:
             "set_reason": clean(report.reason),
             "set_error": clean(report.error),
             "set_ended": at,
-            "set_seconds": report.seconds,
-            "set_worker": clean(report.worker),
             "set_returned": dumps(returned),
-            "set_environment": environments.get(report.run),
+            **_trained(report, environments),
         }
 
     def _lose(self, connection: Connection, turn: Turn, at: float) -> None:
@@ -266,6 +272,16 @@ class TurnWriter:
         ]
         if attempts:
             connection.execute(insert(t.attempt), attempts)
+
+
+def _trained(report: PausedReport | Finished, environments: dict[RunKey, str]) -> dict[str, Any]:
+    """How long, by whom and how the run was trained."""
+    return {
+        "set_seconds": report.seconds,
+        "set_worker": clean(report.worker),
+        "set_engine": clean(report.engine),
+        "set_environment": environments.get(report.run),
+    }
 
 
 def _not_final(state: State) -> str:

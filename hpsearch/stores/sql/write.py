@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, final
 
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
@@ -12,10 +14,21 @@ from sqlalchemy.engine import URL
 
 from hpsearch.archive import not_found
 from hpsearch.errors import StudyHeldError
-from hpsearch.store import Command, Holder, Snapshot, Store, StudyRecord, Turn, clean, held, refuse_changed
+from hpsearch.store import (
+    GROUPED,
+    Command,
+    Holder,
+    Snapshot,
+    Store,
+    StudyRecord,
+    Turn,
+    clean,
+    held,
+    refuse_changed,
+)
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import in_words, now
-from hpsearch.stores.sql.rows import dumps, holder_columns, holder_of, load_trials, record_of
+from hpsearch.stores.sql.rows import dumps, holder_columns, holder_of, load_decisions, load_trials, record_of
 from hpsearch.stores.sql.turn import TurnWriter
 from hpsearch.trial import RunKey, State
 
@@ -45,7 +58,15 @@ class SqlStore(Store):
 
     # The lease
 
-    def open(self, study: StudyRecord, holder: Holder, *, lease_s: float, allow_changed: bool = False) -> Snapshot:
+    def open(
+        self,
+        study: StudyRecord,
+        holder: Holder,
+        *,
+        lease_s: float,
+        allow_changed: bool = False,
+        curves: str | None = None,
+    ) -> Snapshot:
         with self._transaction() as connection:
             row = _find(connection, study.name)
             if row is None:
@@ -63,7 +84,12 @@ class SqlStore(Store):
             )
             # What was asked of a former coordinator is not meant for this one.
             connection.execute(delete(t.command).where(t.command.c.study == self._id))
-            snapshot = _snapshot(connection, self._id, existed=row is not None, seconds=seconds, rev=rev)
+            snapshot = replace(
+                _snapshot(connection, self._id, existed=row is not None),
+                seconds=seconds,
+                rev=rev,
+                curves={} if curves is None else _first_told(connection, self._id, curves),
+            )
         self._study, self._epoch, self._rev, self._lease_s = study.name, epoch + 1, rev, lease_s
         self._turns = TurnWriter(study=self._id, trials=snapshot.trials)
         self._last = None
@@ -193,7 +219,7 @@ def _create(connection: Connection, study: StudyRecord) -> int:
     return int(key[0])
 
 
-def _snapshot(connection: Connection, study: int, *, existed: bool, seconds: float, rev: int) -> Snapshot:
+def _snapshot(connection: Connection, study: int, *, existed: bool) -> Snapshot:
     trials = load_trials(connection, study) if existed else []
     a = t.attempt.c
     losses: dict[RunKey, dict[str, int]] = {}
@@ -202,4 +228,23 @@ def _snapshot(connection: Connection, study: int, *, existed: bool, seconds: flo
         causes = losses.setdefault(RunKey(trial, seed, repeat), {})
         causes[cause] = causes.get(cause, 0) + 1
     running = [run.key for trial in trials for run in trial.runs if run.state is State.RUNNING]
-    return Snapshot(existed=existed, trials=trials, running=running, losses=losses, seconds=seconds, rev=rev)
+    return Snapshot(
+        existed=existed,
+        trials=trials,
+        running=running,
+        losses=losses,
+        seconds=0.0,
+        rev=0,
+        grouped=load_decisions(connection, study, GROUPED) if existed else [],
+    )
+
+
+def _first_told(connection: Connection, study: int, metric: str) -> dict[RunKey, dict[int, float]]:
+    m = t.metric.c
+    query = select(m.trial, m.seed, m.epoch, m.value).order_by(m.trial, m.seed, m.attempt, m.epoch)
+    told: dict[RunKey, dict[int, float]] = defaultdict(dict)
+    for trial, seed, epoch, value in connection.execute(
+        query.where(m.study == study, m.repeat == 0, m.name == clean(metric))
+    ):
+        told[RunKey(trial, seed)].setdefault(epoch, value)
+    return dict(told)
