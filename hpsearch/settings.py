@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+from hpsearch.trial import RunKey
 
 DEFAULT_DB = "sqlite:///hpsearch.db"
 
@@ -17,3 +20,19 @@ def files_folder(db: str, study: str) -> Path:
     """Where a study's logs and checkpoints go by default: ``hpsearch-files/STUDY`` beside an SQLite database."""
     path = Path(db.removeprefix("sqlite:///")) if db.startswith("sqlite:///") else Path("hpsearch.db")
     return (path.parent / "hpsearch-files" / study).resolve()
+
+
+def log_file(files: Path, run: RunKey) -> Path:
+    """The log of a run: what it has printed, or the line that names the log of the group that it trained in."""
+    return files / str(run) / "log.txt"
+
+
+def group_line(opening: str, log: str) -> str:
+    """A line of a run's log: what was printed from here on is in ``log``, a path below the study's files."""
+    return f"--- {opening}; trains with other runs, and what they print is in {log} ---\n"
+
+
+def group_log(line: str) -> str | None:
+    """The inverse of ``group_line``: the path below the study's files; None for any other line."""
+    found = re.fullmatch(r"--- .*; trains with other runs, and what they print is in (groups/[\w.-]+) ---\n?", line)
+    return found[1] if found else None

@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, final
@@ -25,12 +27,14 @@ from typing import Any, TextIO, final
 from hpsearch.executor import Assignment
 from hpsearch.executors import _wire as wire
 from hpsearch.executors._guard import Guard, children, die_with_parent
+from hpsearch.executors._logs import GroupLog, opening
 from hpsearch.objective import Workload
-from hpsearch.trial import EpochReport, Finished, Grouped, PausedReport, Report, RunKey, State
+from hpsearch.settings import log_file
+from hpsearch.trial import Finished, Grouped, Lost, PausedReport, Report, RunKey, State
 
 #: children and threads of libraries that may live on between runs
 _KEPT_CHILDREN = (b"multiprocessing.resource_tracker", b"torch/_inductor/compile_worker")
-_KEPT_THREADS = ("torch.", "tqdm.", "concurrent.futures.")
+_KEPT_THREADS = ("hpsearch.", "torch.", "tqdm.", "concurrent.futures.")
 
 
 def main(reports: int, boss: int, device: str) -> None:
@@ -67,84 +71,135 @@ def main(reports: int, boss: int, device: str) -> None:
 
 @final
 class _Worker:
-    """Takes assignments one after the other, trains, and leaves the process as it found it."""
+    """Takes assignments, trains all that it has in hand, and leaves the process as it found it."""
 
     def __init__(self, link: socket.socket, control: socket.socket, printed: int, device: str) -> None:
         self._link, self._control, self._printed, self._device = link, control, printed, device
+        #: training code may report from a thread of its own
+        self._sending = threading.Lock()
         self._buffer = bytearray()
-        self._pending: list[dict[str, Any]] = []
         self._streams: dict[int, TextIO] = {}
-        self._stop = False
-        #: of the attempt in hand; None between runs
-        self._current: tuple[RunKey, int] | None = None
+        #: given and not begun, each with its workload as it came
+        self._waiting: deque[tuple[Assignment, dict[str, Any]]] = deque()
+        #: run -> attempt, of those that are begun and have not ended
+        self._hand: dict[RunKey, int] = {}
+        self._stops: set[tuple[RunKey, int]] = set()
+        self._hung_up = False
+        #: of those in hand, where they are or were several
+        self._log: GroupLog | None = None
+        self._limited = False
+        self._littered = False
 
     def serve(self) -> None:
         """Until the coordinator hangs up."""
         self._claim_output()
         faulthandler.enable()
-        from hpsearch.training import worker
+        from hpsearch.training.groups import execute_all
 
-        home, environment = Path.cwd(), dict(os.environ)
+        self._home, self._environment = Path.cwd(), dict(os.environ)
         self._send({"is": "ready", "pid": os.getpid()})
-        while (message := self._receive()) is not None:
-            if message["is"] != "assignment":
-                continue  # a stop that came too late
-            assignment = wire.unpack_assignment(message["assignment"])
-            workload = wire.unpack_workload(message["workload"])
-            self._begin(assignment, workload)
-            threads = set(threading.enumerate())
-            last: list[Report] = []
+        while self._wait():
+            packed = self._waiting[0][1]
+            workload = wire.unpack_workload(packed)
+            self._threads = set(threading.enumerate())
+            assignments = self._take(packed)
+            self._begin(assignments, workload)
             try:
-                worker.execute(
-                    assignment,
+                execute_all(
+                    assignments,
                     workload,
-                    send=partial(self._pass_on, last),
+                    send=self._pass_on,
                     stopped=self._stopped,
+                    more=partial(self._more, packed, workload),
                     device=self._device,
                 )
+                if self._hand:
+                    raise RuntimeError("the training ended without a result")
             except BaseException as error:  # noqa: BLE001 - whatever a run raises, the worker must not die of it
-                last = last or [_failure(assignment, error)]
-            last = last or [_failure(assignment, RuntimeError("the run ended without a result"))]
-            self._current = None
-            os.chdir(home)
-            _restore(environment)
-            self._end()
-            self._send({"report": wire.pack_report(last[0]), "retire": _littered(threads)})
+                self._fail(error)
 
-    def _pass_on(self, last: list[Report], report: Report) -> None:
-        # The last report waits until the output is in the log: whoever hears of the end finds the log whole.
-        if isinstance(report, Grouped) or self._current != (report.run, report.attempt) or last:
-            return  # of a thread that a former run has left
-        if isinstance(report, EpochReport):
-            self._send({"report": wire.pack_report(report)})
-        elif isinstance(report, Finished | PausedReport):
-            last.append(report)
+    def _fail(self, error: BaseException) -> None:
+        """An exception that no run is to blame for, unless it is alone: then it is that one's end."""
+        if len(self._hand) > 1:
+            # Nobody knows whose it is: they are all lost, and tried again in smaller groups.
+            self._tidy()
+            sys.stderr.write("".join(traceback.format_exception(error)))
+            os._exit(os.EX_SOFTWARE)
+        self._pass_on([_failure(run, attempt, error) for run, attempt in self._hand.items()])
 
-    def _stopped(self) -> bool:
-        while not self._stop and (self._pending or select.select([self._link], [], [], 0)[0]):
-            message = self._receive()
-            self._stop = message is None or (
-                message["is"] == "stop" and (RunKey(*message["run"]), message["attempt"]) == self._current
-            )
-        return self._stop
+    def _pass_on(self, reports: Sequence[Report]) -> None:
+        # A report of no run in hand is of a thread that a former run has left.
+        mine = [report for report in reports if self._is_mine(report)]
+        if not mine:
+            return
+        together = len(self._hand) > 1
+        for report in mine:
+            if isinstance(report, Finished | PausedReport):
+                self._hand.pop(report.run, None)
+                self._stops.discard((report.run, report.attempt))
+        message: dict[str, Any] = {"reports": wire.pack_reports(mine)}
+        if any(isinstance(report, Finished | PausedReport) for report in mine):
+            # Whoever hears of the end finds the log whole.
+            self._tidy()
+            self._tell_guard(b"p" if self._hand else b"e")
+            message["retire"] = self._littered = self._littered or (not self._hand and _littered(self._threads))
+        elif together and self._limited:
+            self._tell_guard(b"p")
+        self._send(message)
 
-    def _begin(self, assignment: Assignment, workload: Workload) -> None:
-        key = assignment.run
-        name = f"{key.seed}.{key.repeat}" if key.repeat else str(key.seed)
-        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        header = f"--- attempt {assignment.attempt}, {moment}, process {os.getpid()} ---\n"
-        self._current, self._stop = (key, assignment.attempt), False
-        log = str(workload.files / str(key.trial) / name / "log.txt")
-        self._tell_guard(json.dumps({"log": log, "header": header, "timeout_s": workload.timeout_s}).encode())
+    def _is_mine(self, report: Report) -> bool:
+        if isinstance(report, Grouped):
+            return any(run in self._hand for run in report.runs)
+        return self._hand.get(report.run) == report.attempt and not isinstance(report, Lost)
 
-    def _end(self) -> None:
+    def _stopped(self, run: RunKey) -> bool:
+        self._drain()
+        return self._hung_up or (run, self._hand.get(run)) in self._stops
+
+    def _more(self, packed: dict[str, Any], workload: Workload) -> list[Assignment]:
+        """Runs that have been given meanwhile; none where none is left in hand, so that the process is tidied."""
+        if not self._hand:
+            return []
+        self._drain()
+        assignments = self._take(packed)
+        if assignments:
+            self._begin(assignments, workload)
+        return assignments
+
+    def _take(self, packed: dict[str, Any]) -> list[Assignment]:
+        """The next assignments of this workload off the queue."""
+        taken = []
+        while self._waiting and self._waiting[0][1] == packed:
+            taken.append(self._waiting.popleft()[0])
+        return taken
+
+    def _begin(self, assignments: Sequence[Assignment], workload: Workload) -> None:
+        at = time.monotonic()
+        self._limited = workload.timeout_s is not None
+        begun = {assignment.run: assignment.attempt for assignment in assignments}
+        if not self._hand:
+            self._log = None
+        joining, self._hand = begun, self._hand | begun
+        if self._log is None and len(self._hand) > 1:
+            self._log, joining = GroupLog(workload.files), self._hand  # one that began alone may get company
+        if self._log is None:
+            ((run, attempt),) = begun.items()
+            log, header = log_file(workload.files, run), f"--- {opening(attempt)} ---\n"
+        else:
+            log, header = self._log.file, self._log.add(joining)
+        self._tell_guard(json.dumps({"log": str(log), "header": header, "timeout_s": workload.timeout_s}).encode())
+        self._send({"is": "begun", "runs": [[*run, attempt] for run, attempt in begun.items()], "at": at})
+
+    def _tidy(self) -> None:
+        """Put back what training code may have changed of the process, and what it has printed into the pipe."""
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
+        os.chdir(self._home)
+        _restore(self._environment)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self._tell_guard(b"e")
         self._claim_output()
 
     def _claim_output(self) -> None:
@@ -167,24 +222,38 @@ class _Worker:
             os._exit(1)
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._link.sendall(wire.frame(message))
+        with self._sending:
+            self._link.sendall(wire.frame(message))
 
-    def _receive(self) -> dict[str, Any] | None:
-        """The next message; None when the coordinator has hung up."""
-        while True:
-            if self._pending:
-                return self._pending.pop(0)
-            data = self._link.recv(1 << 16)
-            if not data:
-                return None
-            self._buffer += data
-            self._pending += wire.unframe(self._buffer)
+    def _wait(self) -> bool:
+        """Wait for an assignment, and take what else has come; False when the coordinator has hung up."""
+        while not self._waiting and not self._hung_up:
+            self._receive()
+        self._drain()
+        return not self._hung_up
+
+    def _drain(self) -> None:
+        while not self._hung_up and select.select([self._link], [], [], 0)[0]:
+            self._receive()
+
+    def _receive(self) -> None:
+        data = self._link.recv(1 << 18)
+        self._hung_up = not data
+        self._buffer += data
+        for message in wire.unframe(self._buffer):
+            if message["is"] == "stop":
+                self._stops.update(wire.run_keys(message["runs"]))
+            else:
+                assignments = [wire.unpack_assignment(packed) for packed in message["assignments"]]
+                self._waiting.extend((assignment, message["workload"]) for assignment in assignments)
+                # A stop that came too late for its attempt must not meet the same attempt after a pause.
+                self._stops.difference_update((assignment.run, assignment.attempt) for assignment in assignments)
 
 
-def _failure(assignment: Assignment, error: BaseException) -> Finished:
+def _failure(run: RunKey, attempt: int, error: BaseException) -> Finished:
     return Finished(
-        run=assignment.run,
-        attempt=assignment.attempt,
+        run=run,
+        attempt=attempt,
         state=State.FAILED,
         reason=f"exit:{error.code}" if isinstance(error, SystemExit) else "exception",
         error="".join(traceback.format_exception(error)),

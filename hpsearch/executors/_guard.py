@@ -1,8 +1,8 @@
 """The guard of one worker: a small process between the coordinator and the process that trains.
 
 Whatever training code does (hang in C with the interpreter's lock held, ignore SIGTERM, flood its output, leave
-children, kill itself), the guard is another process and goes on. It writes the worker's output to the run's log,
-ends a run that takes too long, ends everything that the worker started, and tells the coordinator how the worker
+children, kill itself), the guard is another process and goes on. It writes the worker's output to the log of the run
+or the group, ends a worker that takes too long, ends everything that it started, and tells the coordinator how it
 died. When the coordinator is gone, for whatever reason, its socket closes, and the guard ends the worker and itself.
 """
 
@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 from typing import final
 
-#: bytes that one run's log may have
+#: bytes that one log may have
 LOG_LIMIT = 10_000_000
-MARKER = "\n--- the log ends here: it has reached 10 MB; the run goes on ---\n"
+MARKER = "\n--- the log ends here: it has reached 10 MB; training goes on ---\n"
 #: seconds between SIGTERM and SIGKILL
 GRACE_S = 2.0
 #: bytes of output that are shown with the reason of a crash
@@ -52,7 +52,7 @@ def children(parent: int) -> list[int]:
 
 @final
 class RunLog:
-    """What a worker prints, into the log of the run that it has; capped, and valid UTF-8 whatever comes."""
+    """What a worker prints, into the log of what it trains; capped, and valid UTF-8 whatever comes."""
 
     def __init__(self) -> None:
         self._file: int | None = None
@@ -109,7 +109,9 @@ class Guard:
 
     Args:
         boss: socket of the coordinator; ``k`` means "kill now", its end "all is over".
-        control: of the worker: a JSON object where a run begins, ``e`` where it ends, each answered by ``a``.
+        control: of the worker, each message answered by ``a``: a JSON object where training begins, or goes on with
+            another log; ``p`` for progress: what was printed is written, and the time that ``timeout_s`` gives begins
+            anew; ``e`` where nothing is trained any more.
         output: reading end of the worker's stdout and stderr, not blocking.
         worker: its process id and that of its group.
     """
@@ -117,8 +119,8 @@ class Guard:
     def __init__(self, boss: socket.socket, control: socket.socket, output: int, worker: int) -> None:
         self._boss, self._control, self._output, self._worker = boss, control, output, worker
         self._log = RunLog()
-        self._begun = 0
-        self._began: float | None = None
+        self._training = False
+        self._timeout_s: float | None = None
         self._deadline: float | None = None
         self._timed_out = False
         self._swept = 0.0
@@ -145,7 +147,7 @@ class Guard:
             if wake in ready:
                 os.read(wake, 4096)
             self._enforce()
-            if self._began is None:
+            if not self._training:
                 self._end_strays()
         self._finish()
         self._tell(status)
@@ -183,23 +185,23 @@ class Guard:
                 self._log.write(data)
 
     def _hear(self) -> bool:
-        """The worker begins or ends a run. False when it will say nothing more."""
+        """The worker begins, goes on or ends. False when it will say nothing more."""
         try:
             message = self._control.recv(1 << 16)
         except OSError:
             return False
         if not message:
             return False
-        self._read_output()  # what was printed before belongs to the run before
+        self._read_output()  # what was printed before belongs to the log before
         if message == b"e":
             self._log.close()
-            self._began = self._deadline = None
-        else:
+            self._training, self._timeout_s, self._timed_out = False, None, False
+        elif message != b"p":
             begin = json.loads(message)
             self._log.open(begin["log"], begin["header"])
-            self._begun += 1
-            self._began = time.monotonic()
-            self._deadline = None if begin["timeout_s"] is None else self._began + begin["timeout_s"]
+            self._training, self._timeout_s = True, begin["timeout_s"]
+        if not self._timed_out:
+            self._deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
         with contextlib.suppress(OSError):
             self._control.send(b"a")
         return True
@@ -248,8 +250,6 @@ class Guard:
         ending = {
             "status": status,
             "timed_out": self._timed_out,
-            "begun": self._begun,
-            "seconds": 0.0 if self._began is None else time.monotonic() - self._began,
             "output": self._log.tail,
         }
         with contextlib.suppress(OSError):

@@ -6,19 +6,22 @@ JSON and not pickle: what a worker sends has been near a user's code, and must n
 from __future__ import annotations
 
 import json
+import reprlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hpsearch.executor import Assignment
 from hpsearch.objective import ObjectiveAddress, Workload
-from hpsearch.trial import Environment, EpochReport, Finished, PausedReport, Report, RunKey, State
+from hpsearch.trial import Environment, EpochReport, Finished, Grouped, PausedReport, Report, RunKey, State
 
 _HEAD = struct.Struct("!I")
 #: bytes; a longer message means that somebody else writes into the socket
 LONGEST = 1 << 26
+#: epochs, attempts and lanes above this are no such thing; a database's whole numbers end a little above
+LARGEST = 1 << 53
 
 
 def frame(message: Mapping[str, Any]) -> bytes:
@@ -41,7 +44,10 @@ def unframe(buffer: bytearray) -> list[dict[str, Any]]:
         end = place + _HEAD.size + size
         if len(buffer) < end:
             break
-        message = json.loads(buffer[place + _HEAD.size : end])
+        try:
+            message = json.loads(buffer[place + _HEAD.size : end])
+        except RecursionError as error:
+            raise ValueError("a message nested too deeply") from error
         if not isinstance(message, dict):
             raise ValueError(f"a message must be an object, not {type(message).__name__}")
         messages.append(message)
@@ -74,37 +80,67 @@ def unpack_workload(data: Mapping[str, Any]) -> Workload:
     return Workload(**{**data, "objective": address, "files": Path(data["files"])})
 
 
-def pack_report(report: Report) -> dict[str, Any]:
-    """A report as plain data, its kind under ``is``."""
-    return {"is": type(report).__name__, **asdict(report)}
+def pack_reports(reports: Iterable[Report]) -> list[dict[str, Any]]:
+    """Reports as plain data, the kind of each under ``is``."""
+    return [_pack(report) for report in reports]
 
 
-def unpack_report(data: Mapping[str, Any]) -> Report:
-    """The inverse of ``pack_report``.
+def unpack_reports(data: object) -> list[Report]:
+    """The inverse of ``pack_reports``.
 
     Raises:
-        ValueError: no report of a worker, or a field of the wrong kind.
+        ValueError: no list of a worker's reports, or a field of the wrong kind.
     """
     try:
-        return _unpack_report(data)
-    except (KeyError, TypeError, AttributeError) as error:
+        return [_unpack(one) for one in _list(data)]
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"no report: {error!r}") from error
 
 
-def _unpack_report(data: Mapping[str, Any]) -> Report:
-    run = RunKey(*(_whole(part) for part in data["run"]))
-    attempt = _whole(data["attempt"])
+def run_keys(data: object) -> list[tuple[RunKey, int]]:
+    """(run, attempt) of ``[trial, seed, repeat, attempt]`` each.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    keys = []
+    for one in _list(data):
+        trial, seed, repeat, attempt = (whole(part) for part in _list(one))
+        keys.append((RunKey(trial, seed, repeat), attempt))
+    return keys
+
+
+def _pack(report: Report) -> dict[str, Any]:
+    # Not asdict for the one that is sent thousands of times: it copies every number.
+    fields = vars(report) if isinstance(report, EpochReport | Grouped) else asdict(report)
+    return {"is": type(report).__name__, **fields}
+
+
+def _unpack(data: Mapping[str, Any]) -> Report:
+    if data["is"] == "Grouped":
+        return Grouped(
+            runs=tuple(_run(run) for run in _list(data["runs"])),
+            engine=_text(data["engine"]),
+            device=_text(data["device"]),
+            lanes=_count(data["lanes"]),
+            reason=_text(data["reason"]),
+        )
+    run, attempt = _run(data["run"]), _count(data["attempt"])
     if data["is"] == "EpochReport":
-        layers = {str(name): (float(pair[0]), float(pair[1])) for name, pair in data["layers"].items()}
-        epochs = None if data["epochs"] is None else _whole(data["epochs"])
+        layers = {_text(name): (_number(pair[0]), _number(pair[1])) for name, pair in data["layers"].items()}
+        epochs = _count_or_none(data["epochs"])
         metrics = _numbers(data["metrics"])
         return EpochReport(
-            run=run, attempt=attempt, epoch=_whole(data["epoch"]), metrics=metrics, epochs=epochs, layers=layers
+            run=run, attempt=attempt, epoch=_count(data["epoch"]), metrics=metrics, epochs=epochs, layers=layers
         )
     if data["is"] == "PausedReport":
-        return PausedReport(run=run, attempt=attempt, epoch=_whole(data["epoch"]))
+        return PausedReport(run=run, attempt=attempt, epoch=_count(data["epoch"]))
     if data["is"] != "Finished":
         raise ValueError(f"no report: is {data['is']!r}")
+    return _finished(run, attempt, data)
+
+
+def _finished(run: RunKey, attempt: int, data: Mapping[str, Any]) -> Finished:
     state = State(data["state"])
     if not state.final:
         raise ValueError(f"a run cannot finish {state}")
@@ -112,24 +148,73 @@ def _unpack_report(data: Mapping[str, Any]) -> Report:
         run=run,
         attempt=attempt,
         state=state,
-        value=None if data["value"] is None else float(data["value"]),
-        best_epoch=None if data["best_epoch"] is None else _whole(data["best_epoch"]),
-        last_epoch=None if data["last_epoch"] is None else _whole(data["last_epoch"]),
-        reason=str(data["reason"]),
-        error=str(data["error"]),
+        value=None if data["value"] is None else _number(data["value"]),
+        best_epoch=_count_or_none(data["best_epoch"]),
+        last_epoch=_count_or_none(data["last_epoch"]),
+        reason=_text(data["reason"]),
+        error=_text(data["error"]),
         metrics=_numbers(data["metrics"]),
         sealed=_numbers(data["sealed"]),
-        seconds=float(data["seconds"]),
-        worker=str(data["worker"]),
-        environment=None if data["environment"] is None else Environment(**data["environment"]),
+        seconds=_number(data["seconds"]),
+        worker=_text(data["worker"]),
+        engine=_text(data["engine"]),
+        environment=None if data["environment"] is None else _environment(data["environment"]),
     )
 
 
-def _whole(value: object) -> int:
+def _environment(data: Mapping[str, Any]) -> Environment:
+    packages = {_text(name): _text(version) for name, version in data["packages"].items()}
+    dirty = data["git_dirty"]
+    if not isinstance(dirty, bool):
+        raise ValueError(f"git_dirty: {dirty!r} is neither true nor false")
+    texts = {name: _text(text) for name, text in data.items() if name not in ("packages", "git_dirty")}
+    return Environment(**texts, git_dirty=dirty, packages=packages)
+
+
+def _list(data: object) -> list[Any]:
+    if not isinstance(data, list):
+        raise ValueError(f"a list was expected, not {type(data).__name__}")
+    return data
+
+
+def _run(data: object) -> RunKey:
+    trial, seed, repeat = (whole(part) for part in _list(data))
+    return RunKey(trial, seed, repeat)
+
+
+def whole(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{_shown(value)} is no whole number")
     return value
 
 
+def _count(value: object) -> int:
+    number = whole(value)
+    if not 0 <= number <= LARGEST:
+        raise ValueError(f"{_shown(number)} is not between 0 and {LARGEST}")
+    return number
+
+
+def _count_or_none(value: object) -> int | None:
+    return None if value is None else _count(value)
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{_shown(value)} is no number")
+    return float(value)
+
+
 def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
-    return {str(name): float(value) for name, value in data.items()}
+    return {_text(name): _number(value) for name, value in data.items()}
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{_shown(value)} is no text")
+    # Half a surrogate pair, as a name with undecodable bytes has it, can be neither stored nor printed.
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+
+
+def _shown(value: object) -> str:
+    return reprlib.repr(value)
