@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from hpsearch.errors import HpsearchError, Paused, Pruned, StudyError
     from hpsearch.launch import run
     from hpsearch.objective import ActiveRun, Constant, Cosine, Data, Plateau, Step, TrainingTask
+    from hpsearch.pruners.hyperband import Hyperband
+    from hpsearch.pruners.median import Median
+    from hpsearch.pruners.successive_halving import SuccessiveHalving
     from hpsearch.read import define, read_study
     from hpsearch.results import Results, load
     from hpsearch.space import Categorical, Float, Int, Params, SearchSpace
@@ -28,6 +31,9 @@ _HOMES = {
     "hpsearch.errors": ("HpsearchError", "Paused", "Pruned", "StudyError"),
     "hpsearch.launch": ("run",),
     "hpsearch.objective": ("ActiveRun", "Constant", "Cosine", "Data", "Plateau", "Step", "TrainingTask"),
+    "hpsearch.pruners.hyperband": ("Hyperband",),
+    "hpsearch.pruners.median": ("Median",),
+    "hpsearch.pruners.successive_halving": ("SuccessiveHalving",),
     "hpsearch.read": ("define", "read_study"),
     "hpsearch.results": ("Results", "load"),
     "hpsearch.space": ("Categorical", "Float", "Int", "Params", "SearchSpace"),
@@ -50,7 +56,9 @@ __all__ = [
     "Float",
     "Grid",
     "HpsearchError",
+    "Hyperband",
     "Int",
+    "Median",
     "Params",
     "Paused",
     "Plateau",
@@ -61,6 +69,7 @@ __all__ = [
     "Step",
     "Study",
     "StudyError",
+    "SuccessiveHalving",
     "TrainingTask",
     "define",
     "load",

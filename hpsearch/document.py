@@ -75,7 +75,7 @@ class Document:
                 node = node[_place(node, part, dotted)]
                 continue
             inner = node.get(str(part))
-            if isinstance(inner, str) and path[:depth] == () and part == "strategy":
+            if isinstance(inner, str) and path[:depth] == () and part in ("strategy", "pruner"):
                 inner = {inner: {}}
             if not isinstance(inner, dict | list):
                 inner = {}

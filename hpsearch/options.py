@@ -1,7 +1,7 @@
-"""Strategies by name, and their options checked against their fields. Pydantic's room.
+"""Strategies and pruners by name, and their options checked against their fields. Pydantic's room.
 
-A strategy is a frozen dataclass, and its fields are the schema of its options. So a new one is its file and one line
-in ``STRATEGIES``.
+A member is a frozen dataclass, and its fields are the schema of its options. So a new one is its file and one line in
+``STRATEGIES`` or ``PRUNERS``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from hpsearch.errors import Problem, StudyError, shown
+from hpsearch.pruner import Pruner
 from hpsearch.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ STRATEGIES: Mapping[str, tuple[str, str]] = {
     "coarse_to_fine": ("hpsearch.strategies.coarse_to_fine", "CoarseToFine"),
     "bayesian": ("hpsearch.strategies.bayesian", "Bayesian"),
 }
+PRUNERS: Mapping[str, tuple[str, str]] = {
+    "median": ("hpsearch.pruners.median", "Median"),
+    "successive_halving": ("hpsearch.pruners.successive_halving", "SuccessiveHalving"),
+    "hyperband": ("hpsearch.pruners.hyperband", "Hyperband"),
+}
+#: field of a study file -> its members
+FAMILIES: Mapping[str, Mapping[str, tuple[str, str]]] = {"strategy": STRATEGIES, "pruner": PRUNERS}
 #: other words for them, to be understood in a hint only: a study file has one word for one thing
 _OTHER_WORDS = {
     "c2f": "coarse_to_fine",
@@ -36,6 +44,11 @@ _OTHER_WORDS = {
     "gp": "bayesian",
     "optuna": "bayesian",
     "sobol": "random",
+    "halving": "successive_halving",
+    "sha": "successive_halving",
+    "asha": "successive_halving",
+    "bohb": "hyperband",
+    "median_stopping": "median",
 }
 
 
@@ -52,12 +65,34 @@ def strategy_of(name: str, options: Mapping[str, object]) -> Strategy:
     Raises:
         StudyError: no such strategy, or options it does not have or cannot take; fields ``strategy.<name>.<option>``.
     """
-    if name not in STRATEGIES:
+    strategy: Strategy = _member("strategy", name, options)
+    return strategy
+
+
+def pruner_of(name: str, options: Mapping[str, object]) -> Pruner:
+    """The pruner of that name with these options, the others at their defaults.
+
+    Raises:
+        StudyError: no such pruner, or options it does not have or cannot take; fields ``pruner.<name>.<option>``.
+    """
+    pruner: Pruner = _member("pruner", name, options)
+    return pruner
+
+
+def schemas(family: str) -> dict[str, dict[str, Any]]:
+    """Name of each member -> JSON Schema of its options."""
+    made = {name: getattr(import_module(module), cls) for name, (module, cls) in FAMILIES[family].items()}
+    return {name: _model(cls).model_json_schema() for name, cls in made.items()}
+
+
+def _member(family: str, name: str, options: Mapping[str, object]) -> Any:
+    known = FAMILIES[family]
+    if name not in known:
         other = _OTHER_WORDS.get(name.lower())
-        hint = f"did you mean {other}?" if other else did_you_mean(name, list(STRATEGIES))
-        raise StudyError([Problem(field="strategy", message=f"{shown(name)} is no strategy", value=name, hint=hint)])
-    module, cls = STRATEGIES[name]
-    made: type[Strategy] = getattr(import_module(module), cls)
+        hint = f"did you mean {other}?" if other in known else did_you_mean(name, list(known))
+        raise StudyError([Problem(field=family, message=f"{shown(name)} is no {family}", value=name, hint=hint)])
+    module, cls = known[name]
+    made = getattr(import_module(module), cls)
     if not options:
         return made()
     from pydantic import ValidationError
@@ -66,38 +101,32 @@ def strategy_of(name: str, options: Mapping[str, object]) -> Strategy:
         # As JSON, where strict means: numbers are numbers, and a list will do for a tuple.
         checked = _model(made).model_validate_json(json.dumps(dict(options), default=shown))
     except ValidationError as error:
-        raise StudyError(_problems(made, options, error)) from None
+        raise StudyError(_problems(family, made, options, error)) from None
     given = {field: getattr(checked, field) for field in checked.model_fields_set}
     try:
         return made(**given)
     except StudyError as error:
-        raise StudyError([_within(problem, name) for problem in error.problems]) from None
+        raise StudyError([_within(problem, family, name) for problem in error.problems]) from None
 
 
-def schemas() -> dict[str, dict[str, Any]]:
-    """Strategy name -> JSON Schema of its options."""
-    made = {name: getattr(import_module(module), cls) for name, (module, cls) in STRATEGIES.items()}
-    return {name: _model(cls).model_json_schema() for name, cls in made.items()}
-
-
-def _within(problem: Problem, name: str) -> Problem:
+def _within(problem: Problem, family: str, name: str) -> Problem:
     from dataclasses import replace
 
-    field = problem.field.removeprefix("strategy").removeprefix(".").removeprefix(name).removeprefix(".")
-    return replace(problem, field=f"strategy.{name}.{field}".rstrip("."))
+    field = problem.field.removeprefix(family).removeprefix(".").removeprefix(name).removeprefix(".")
+    return replace(problem, field=f"{family}.{name}.{field}".rstrip("."))
 
 
-def _model(strategy: type[Strategy]) -> type[BaseModel]:
+def _model(member: type[Strategy | Pruner]) -> type[BaseModel]:
     """A pydantic model with the dataclass's fields: a dataclass itself cannot be told to forbid others."""
     from pydantic import ConfigDict, create_model
 
-    hints = get_type_hints(strategy)
+    hints = get_type_hints(member)
     made: dict[str, Any] = {}
-    for f in fields(strategy):  # type: ignore[arg-type]
+    for f in fields(member):  # type: ignore[arg-type]
         default = f.default_factory() if f.default_factory is not MISSING else f.default
         made[f.name] = (hints[f.name], ... if default is MISSING else default)
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    return create_model(strategy.__name__, __config__=config, **made)
+    return create_model(member.__name__, __config__=config, **made)
 
 
 #: pydantic's error type -> our words
@@ -116,21 +145,19 @@ _WANTED = {
 }
 
 
-def _problems(strategy: type[Strategy], options: Mapping[str, object], error: Any) -> list[Problem]:
+def _problems(family: str, member: type[Strategy | Pruner], options: Mapping[str, object], error: Any) -> list[Problem]:
     """Pydantic's errors in our words, one for each field (a union gives one for each member)."""
     wanted: dict[tuple[str | int, ...], list[str]] = {}
     for one in error.errors(include_url=False):
         path = _path(one["loc"], options, one["type"])
         wanted.setdefault(path, []).append(_words(one))
-    names = [f.name for f in fields(strategy)]  # type: ignore[arg-type]
+    names = [f.name for f in fields(member)]  # type: ignore[arg-type]
     problems = []
     for path, words in wanted.items():
-        field = ".".join(
-            ["strategy", strategy.name, *(p if str(p).isprintable() else shown(p) for p in map(str, path))]
-        )
+        field = ".".join([family, member.name, *(p if str(p).isprintable() else shown(p) for p in map(str, path))])
         value = _value(options, path)
         if words == ["extra"]:
-            message, hint = f"is no option of {strategy.name}", did_you_mean(path[-1], names)
+            message, hint = f"is no option of {member.name}", did_you_mean(path[-1], names)
             message += f"; its value is {shown(value)}"
         elif words == ["missing"]:
             message, hint = "is missing", ""

@@ -20,12 +20,14 @@ from typing import Any
 
 from hpsearch.document import Document, parse
 from hpsearch.errors import ObjectiveError, Problem, StudyError, shown
+from hpsearch.fields import FIELDS
 from hpsearch.objective import ObjectiveAddress, find
-from hpsearch.options import STRATEGIES, schemas, strategy_of
+from hpsearch.options import FAMILIES, pruner_of, schemas, strategy_of
+from hpsearch.pruner import Pruner
 from hpsearch.space import Categorical, Float, Int, Parameter, SearchSpace
 from hpsearch.strategy import Strategy
 from hpsearch.study import Study
-from hpsearch.study_file import FIELDS, RANGE_OPTIONS, RANGES, build
+from hpsearch.study_file import RANGE_OPTIONS, RANGES, build
 from hpsearch.trial import Direction
 
 _SUFFIXES = (".yaml", ".yml", ".toml", ".py")
@@ -68,8 +70,8 @@ def define(**fields: object) -> Study:
     """A study written in Python: the fields of a study file, in the same short forms.
 
     Beside them ``objective`` may be the training function or TrainingTask itself (found again by its file and name),
-    ``search_space`` may hold ``hp.Float(...)``, ``hp.Int(...)``, ``hp.Categorical(...)``, and ``strategy`` may be
-    ``hp.Random()`` and the like. Relative paths are relative to the calling file.
+    ``search_space`` may hold ``hp.Float(...)``, ``hp.Int(...)``, ``hp.Categorical(...)``, and ``strategy`` and
+    ``pruner`` may be ``hp.Random()``, ``hp.Median()`` and the like. Relative paths are relative to the calling file.
 
         study = hp.define(name="digits", objective=train, search_space={"lr": {"log": [1e-5, 1]}},
                           metric={"val_loss": "minimize"}, strategy="random", n_trials=64, seeds=5)
@@ -103,6 +105,9 @@ def study_of(spec: Mapping[str, Any], folder: Path) -> Study:
         made["search_space"] = SearchSpace({name: _parameter(space[name]) for name in spec.get("order", space)})
         options = {key: value for key, value in spec["strategy"].items() if key != "name"}
         made["strategy"] = strategy_of(spec["strategy"]["name"], options)
+        if spec.get("pruner"):
+            options = {key: value for key, value in spec["pruner"].items() if key != "name"}
+            made["pruner"] = pruner_of(spec["pruner"]["name"], options)
     except (KeyError, TypeError, AttributeError) as error:
         message = f"the stored spec cannot be read: {type(error).__name__}: {error}"
         raise StudyError([Problem(field="spec", message=message, hint="was it stored by another version?")]) from error
@@ -234,6 +239,7 @@ def _overridden(study: Study, overrides: Mapping[str, object], name: str) -> Stu
         "objective": study.objective,
         "search_space": dict(study.search_space.parameters),
         "strategy": study.strategy,
+        "pruner": study.pruner,
         "metric": {study.metric: str(study.direction)},
         "seeds": {"search": list(study.seeds), "confirm": study.confirm_seeds},
         "seed": study.seed,
@@ -247,8 +253,8 @@ def _overridden(study: Study, overrides: Mapping[str, object], name: str) -> Stu
     }
     for field in overrides:
         parts = field.split(".")
-        if parts[0] == "strategy" and len(parts) > 1:
-            data["strategy"] = _strategy_fields(study.strategy)
+        if len(parts) > 1 and parts[0] in FAMILIES and data[parts[0]] is not None:
+            data[parts[0]] = _member_fields(data[parts[0]])
         if parts[0] == "search_space" and len(parts) > 2 and parts[1] in data["search_space"]:
             data["search_space"][parts[1]] = _short(data["search_space"][parts[1]])
     document = Document(file=name, data=data)
@@ -257,8 +263,8 @@ def _overridden(study: Study, overrides: Mapping[str, object], name: str) -> Stu
     return build(document, study.objective.folder, study.file)
 
 
-def _strategy_fields(strategy: Strategy) -> dict[str, Any]:
-    return {strategy.name: {f.name: getattr(strategy, f.name) for f in fields(strategy)}}  # type: ignore[arg-type]
+def _member_fields(member: Strategy | Pruner) -> dict[str, Any]:
+    return {member.name: {f.name: getattr(member, f.name) for f in fields(member)}}  # type: ignore[arg-type]
 
 
 def _short(value: Any) -> Any:
@@ -295,6 +301,7 @@ def json_schema() -> dict[str, Any]:
         "objective": {"type": "string", "pattern": ".+:[^:]+"},
         "search_space": space,
         "strategy": {"$ref": "#/$defs/strategy"},
+        "pruner": {"anyOf": [{"$ref": "#/$defs/pruner"}, {"enum": [None, False, "none"]}]},
         "metric": {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": direction},
         "seeds": {"anyOf": [*seeds["anyOf"], {"type": "object", "properties": two, "additionalProperties": False}]},
         "seed": {**whole, "minimum": 0},
@@ -313,7 +320,7 @@ def json_schema() -> dict[str, Any]:
         "properties": {name: {"description": f"e.g. {FIELDS[name]}", **rest} for name, rest in properties.items()},
         "required": ["name", "objective", "search_space", "metric"],
         "additionalProperties": False,
-        "$defs": {"parameter": _parameter_schema(scalar), "strategy": _strategy_schema()},
+        "$defs": {"parameter": _parameter_schema(scalar), **{family: _family_schema(family) for family in FAMILIES}},
     }
 
 
@@ -336,9 +343,9 @@ def _parameter_schema(scalar: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [*kinds, choice, choices, {"type": ["number", "string", "boolean"]}]}
 
 
-def _strategy_schema() -> dict[str, Any]:
+def _family_schema(family: str) -> dict[str, Any]:
     named = [
         {"type": "object", "properties": {name: options}, "required": [name], "additionalProperties": False}
-        for name, options in schemas().items()
+        for name, options in schemas(family).items()
     ]
-    return {"anyOf": [{"enum": list(STRATEGIES)}, *named]}
+    return {"anyOf": [{"enum": list(FAMILIES[family])}, *named]}

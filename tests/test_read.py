@@ -17,7 +17,7 @@ from hpsearch.errors import StudyError
 from hpsearch.read import define, json_schema, read_study, study_of
 from hpsearch.space import Categorical, Float, Int
 from hpsearch.study import differences, fingerprint, spec_of
-from hpsearch.study_file import FIELDS
+from hpsearch.fields import FIELDS
 from hpsearch.trial import Direction
 
 FILES = Path(__file__).parent / "study_files"
@@ -307,7 +307,38 @@ def test_a_key_that_is_no_string_and_a_key_twice(write):
         ({"baseline": "[{lr: a}]"}, "baseline[0].lr", "no value for Float"),
         ({"baseline": "{lr: [1]}"}, "baseline[0].lr", "no value for Float"),
         ({"tags": "[1]"}, "tags", "strings"),
-        ({"pruner": "median"}, "pruner", "fused trials"),
+        ({"pruner": "medain"}, "pruner", "did you mean median?"),
+        ({"pruner": "asha"}, "pruner", "did you mean successive_halving?"),
+        ({"pruner": "true"}, "pruner", "the name of a pruner"),
+        ({"pruner": "{median: {max_epochs: 9}, hyperband: {}}"}, "pruner", "one name"),
+        ({"pruner": "{median: 5}"}, "pruner.median", "a mapping"),
+        ({"pruner": "{median: {after: 5}}"}, "pruner.median.after", "there are warmup_epochs"),
+        ({"pruner": "{hyperband: {etta: 4}}"}, "pruner.hyperband.etta", "did you mean eta?"),
+        ({"pruner": "{hyperband: {eta: 2.5}}"}, "pruner.hyperband.eta", "a whole number"),
+        ({"pruner": "{successive_halving: {eta: '3'}}"}, "pruner.successive_halving.eta", "remove the quotes"),
+        ({"pruner": "{successive_halving: {asynchronous: 1}}"}, "pruner.successive_halving.asynchronous", "true or false"),
+        ({"pruner": "{successive_halving: {eta: 1}}"}, "pruner.successive_halving.eta", "at least 2, not 1"),
+        ({"pruner": "{successive_halving: {min_epochs: 0}}"}, "pruner.successive_halving.min_epochs", "at least 1"),
+        ({"pruner": "{successive_halving: {min_epochs: 9, max_epochs: 9}}"}, "pruner.successive_halving.min_epochs",
+         "below the last epoch (9)"),
+        ({"pruner": "{successive_halving: {cohort: 1}}"}, "pruner.successive_halving.cohort", "at least 2"),
+        ({"pruner": "{median: {max_epochs: 9, min_trials: 1}}"}, "pruner.median.min_trials", "at least 2"),
+        ({"pruner": "{median: {max_epochs: 9, every: 0}}"}, "pruner.median.every", "at least 1"),
+        ({"pruner": "{median: {max_epochs: 5}}"}, "pruner.median.warmup_epochs", "below the last epoch (5)"),
+        ({"pruner": "median"}, "pruner.median.max_epochs", "does not say how many epochs"),
+        ({"pruner": "hyperband"}, "pruner.hyperband.max_epochs", "epochs: 20 in search_space"),
+        ({"pruner": "{hyperband: {max_epochs: 2}}"}, "pruner.hyperband.min_epochs", "runs of 2 epochs"),
+        ({"pruner": "successive_halving", "n_trials": None, "budget": "1h"}, "pruner.successive_halving.cohort",
+         "or n_trials: 81"),
+        ({"pruner": "{successive_halving: {cohort: 5}}", "strategy": "{bayesian: {batch: 8}}"},
+         "pruner.successive_halving.cohort", "must divide the 8 trials"),
+        ({"prune": "median"}, "prune", "pruner: median"),
+        ({"epochs": "20"}, "epochs", "search_space: {epochs: 20}"),
+        ({"search_space": "{lr: {log: [1, 2]}, epochs: 0}"}, "search_space.epochs", "at least 1"),
+        ({"search_space": "{lr: {log: [1, 2]}, epochs: 2.5}"}, "search_space.epochs", "{int: [5, 50]}"),
+        ({"search_space": "{lr: {log: [1, 2]}, epochs: [5, many]}"}, "search_space.epochs", "whole numbers"),
+        ({"search_space": "{lr: {log: [1, 2]}, epochs: {uniform: [5, 9]}}"}, "search_space.epochs", "whole numbers"),
+        ({"search_space": "{lr: {log: [1, 2]}, epochs: {int: [0, 9]}}"}, "search_space.epochs", "at least 1"),
         ({"device": "cuda"}, "device", "--device"),
         ({"direction": "minimize"}, "direction", "with the metric"),
         ({"zzzzz": "1"}, "zzzzz", "there are name"),
