@@ -23,7 +23,7 @@ from hpsearch.training.build import ready
 from hpsearch.training.data import Parts
 from hpsearch.training.diagnostics import lane_norms, mean_by_rows
 from hpsearch.training.loss import VALIDATION_BATCH, loss_of
-from hpsearch.training.optim import BUFFERS, Settings, corrections, settings, update
+from hpsearch.training.optim import BUFFERS, Settings, corrections, settings, spread, update
 from hpsearch.training.randomness import Key, Stream, mask_key, orders
 from hpsearch.training.recipe import Recipe
 from hpsearch.training.schedule import Rate
@@ -281,6 +281,7 @@ class FusedTraining:
             return torch.tensor(numbers, dtype=torch.float64).to(self._device, self._dtype)[..., None]
 
         first = settings(recipes, rates, [lane.steps + 1 for lane in lanes], form)
+        first = spread(first, self.stack.penalised)
         if not self.optimizer.startswith("adam"):
             return [first] * count
         pairs = [
@@ -298,7 +299,7 @@ class FusedTraining:
 
     def _update(self, k: int, numbers: Settings) -> None:
         buffers = {name: rows[:k] for name, rows in self.buffers.items()}
-        update(self.optimizer, self.stack.flat[:k], self.gradient[:k], buffers, self.stack.penalised, numbers)
+        update(self.optimizer, self.stack.flat[:k], self.gradient[:k], buffers, numbers)
 
     @torch.no_grad()
     def evaluate(self, split: Split, wanted: Sequence[int]) -> dict[int, dict[str, float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -37,12 +37,11 @@ BUFFERS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def change(
+def direction(
     name: str,
     gradient: Tensor,
     buffers: Mapping[str, Tensor],
     *,
-    lr: Number,
     momentum: Number = 0.0,
     beta1: Number = 0.9,
     beta2: Number = 0.999,
@@ -50,36 +49,36 @@ def change(
     rest2: Number = 0.001,
     correction2: Number = 1.0,
 ) -> Tensor:
-    """What is subtracted from the weights in one step; updates ``buffers`` in place.
+    """What is subtracted from the weights in one step, but for the learning rate; updates ``buffers`` in place.
 
     Args:
         name: of the optimizer.
         gradient: (..., P), penalties included.
         buffers: those that ``BUFFERS`` names, of the gradient's shape.
-        lr, momentum, beta1, beta2: numbers, or tensors that broadcast with (..., P); Adam's ``lr`` is divided by
-            1 - beta1**t, t from 1.
+        momentum, beta1, beta2: numbers, or tensors that broadcast with (..., P).
         rest1, rest2: 1 - beta1 and 1 - beta2, taken in double precision.
-        correction2: sqrt(1 - beta2**t), in double precision: in float32 both corrections drift.
+        correction2: sqrt(1 - beta2**t), t from 1; the learning rate is over 1 - beta1**t. Both in double precision: in
+            float32 they drift.
 
     Sources: momentum and Nesterov as in Sutskever et al. (ICML 2013) in torch's form; Adagrad, Duchi et al.
     (JMLR 12, 2011); RMSprop, Hinton's lecture 6e (decay 0.99); Adam, Kingma and Ba (arXiv:1412.6980, algorithm 1);
     AdamW, Loshchilov and Hutter (arXiv:1711.05101, algorithm 2).
     """
     if name == "sgd":
-        return gradient * lr
+        return gradient
     if name in ("momentum", "nesterov"):
         velocity = buffers["velocity"].mul_(momentum).add_(gradient)
-        return (gradient + velocity * momentum if name == "nesterov" else velocity) * lr
+        return gradient + velocity * momentum if name == "nesterov" else velocity
     square = buffers["square"]
     if name == "adagrad":
         square.addcmul_(gradient, gradient)
-        return gradient / square.sqrt().add_(1e-10) * lr
+        return gradient / square.sqrt().add_(1e-10)
     if name == "rmsprop":
         square.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
-        return gradient / square.sqrt().add_(1e-8) * lr
+        return gradient / square.sqrt().add_(1e-8)
     mean = buffers["mean"].mul_(beta1).add_(gradient * rest1)
     square.mul_(beta2).add_(gradient.square().mul_(rest2))
-    return mean / square.sqrt().div_(correction2).add_(1e-8) * lr
+    return mean / square.sqrt().div_(correction2).add_(1e-8)
 
 
 def clip_factor(gradient: Tensor, clip: Number) -> Tensor:
@@ -168,40 +167,49 @@ def settings(recipes: Sequence[Recipe], rates: Sequence[float], steps: Sequence[
     )
 
 
-def update(
-    name: str, weight: Tensor, gradient: Tensor, buffers: Mapping[str, Tensor], penalised: Tensor, numbers: Settings
-) -> None:
+def spread(numbers: Settings, penalised: Tensor) -> Settings:
+    """The penalties' numbers for each weight, (..., P): 0 for those that are left alone (``penalised`` (P,))."""
+
+    def each(number: Number | None) -> Number | None:
+        return None if number is None else penalised * number
+
+    return replace(
+        numbers, decay=penalised * numbers.decay, weight_decay=each(numbers.weight_decay), l1=each(numbers.l1)
+    )
+
+
+def update(name: str, weight: Tensor, gradient: Tensor, buffers: Mapping[str, Tensor], numbers: Settings) -> None:
     """One step, in place: clip the loss's gradient by its norm, add the penalties' (l2 unless adamw, which decays
-    apart; l1 as sign(w)), subtract ``change``.
+    apart; l1 as sign(w)), subtract lr times ``direction``.
 
     Args:
         name: of the optimizer.
         weight, gradient, buffers: (..., P); the gradient stays as it is.
-        penalised: (P,), ``Weights.penalised``.
-        numbers: of this step.
+        numbers: of this step, ``spread``.
     """
     if numbers.clip is not None:
         gradient = gradient * clip_factor(gradient, numbers.clip)
-    if numbers.weight_decay is not None and name != "adamw":
-        gradient = gradient + penalised * weight * numbers.weight_decay
-    if numbers.l1 is not None:
-        gradient = gradient + penalised * weight.sign() * numbers.l1
-    if numbers.weight_decay is not None and name == "adamw":
-        weight.sub_(penalised * weight * numbers.decay)
-    weight.sub_(
-        change(
-            name,
-            gradient,
-            buffers,
-            lr=numbers.lr,
-            momentum=numbers.momentum,
-            beta1=numbers.beta1,
-            beta2=numbers.beta2,
-            rest1=numbers.rest1,
-            rest2=numbers.rest2,
-            correction2=numbers.correction2,
-        )
+    if isinstance(numbers.weight_decay, Tensor) and name != "adamw":
+        gradient = torch.addcmul(gradient, weight, numbers.weight_decay)
+    if isinstance(numbers.l1, Tensor):
+        gradient = torch.addcmul(gradient, weight.sign(), numbers.l1)
+    if isinstance(numbers.decay, Tensor) and numbers.weight_decay is not None and name == "adamw":
+        weight.addcmul_(weight, numbers.decay, value=-1)
+    step = direction(
+        name,
+        gradient,
+        buffers,
+        momentum=numbers.momentum,
+        beta1=numbers.beta1,
+        beta2=numbers.beta2,
+        rest1=numbers.rest1,
+        rest2=numbers.rest2,
+        correction2=numbers.correction2,
     )
+    if isinstance(numbers.lr, Tensor):
+        weight.addcmul_(step, numbers.lr, value=-1)
+    else:
+        weight.sub_(step, alpha=numbers.lr)
 
 
 @final
@@ -218,4 +226,5 @@ class Optimizer:
         self.steps += 1
         numbers = settings([self._recipe], [lr], [self.steps], lambda values: values[0])
         weights = self._weights
-        update(self._recipe.optimizer, weights.flat, weights.gradient, self.buffers, weights.penalised, numbers)
+        numbers = spread(numbers, weights.penalised)
+        update(self._recipe.optimizer, weights.flat, weights.gradient, self.buffers, numbers)

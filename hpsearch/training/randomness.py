@@ -119,10 +119,19 @@ def _mixed_indices(n: int, device: torch.device) -> Tensor:
 
 
 def threshold(p: float | Tensor) -> int | Tensor:
-    """Signed 32-bit words below it are dropped with probability p; exact at p = 0."""
+    """Signed 31-bit words below it are dropped with probability p; exact at p = 0."""
     if isinstance(p, Tensor):
-        return (p.double() * 2**32 - 2**31).round().clamp(max=2**31 - 1).to(torch.int32)
-    return min(round(p * 2**32) - 2**31, 2**31 - 1)
+        return (p.double() * 2**31 - 2**30).round().clamp(max=2**30 - 1).to(torch.int32)
+    return min(round(p * 2**31) - 2**30, 2**30 - 1)
+
+
+def keep_mask(n: int, p: float | Tensor, key: Stream, device: torch.device) -> Tensor:
+    """n int32 numbers: 0 for what is kept, -1 for what is dropped with probability p.
+
+    By the sign of a difference of 31-bit words: comparisons that give bools cost as much as all the rest.
+    """
+    x = mask_words(n, key, device).bitwise_right_shift_(1)
+    return x.sub_(threshold(p)).bitwise_right_shift_(31)
 
 
 def dropout(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | None = None) -> Tensor:
@@ -136,14 +145,16 @@ def dropout(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | 
 
     Source: Srivastava et al., "Dropout", JMLR 15 (2014), inverted as in torch.
     """
-    keep = _keep(x, p, key, mask_shape)
+    shape = x.shape if mask_shape is None else mask_shape
+    scale: float | Tensor
     if isinstance(p, Tensor):
         scale = torch.where(p < 1, 1 / (1 - p), torch.zeros_like(p)).to(x.dtype)
     elif p >= 1:
         return torch.zeros_like(x)
     else:
-        scale = torch.tensor(1 / (1 - p), dtype=x.dtype, device=x.device)
-    return x * torch.where(keep, scale, 0.0)
+        scale = 1 / (1 - p)
+    dropped = keep_mask(shape.numel(), p, key, x.device).view(shape)
+    return x * dropped.to(x.dtype).add_(1).mul_(scale)
 
 
 def alpha_dropout(x: Tensor, p: float, key: Stream, mask_shape: torch.Size | None = None) -> Tensor:
@@ -152,12 +163,9 @@ def alpha_dropout(x: Tensor, p: float, key: Stream, mask_shape: torch.Size | Non
         return torch.zeros_like(x)
     low = -1.7580993408473766
     a = ((1 - p) * (1 + p * low**2)) ** -0.5
-    return torch.where(_keep(x, p, key, mask_shape), x, low).mul_(a).sub_(a * p * low)
-
-
-def _keep(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | None) -> Tensor:
     shape = x.shape if mask_shape is None else mask_shape
-    return mask_words(shape.numel(), key, x.device).view(shape) >= threshold(p)
+    dropped = keep_mask(shape.numel(), p, key, x.device).view(shape)
+    return torch.where(dropped == 0, x, low).mul_(a).sub_(a * p * low)
 
 
 def _channels(x: Tensor, dims: int) -> torch.Size:

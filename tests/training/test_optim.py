@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hpsearch.objective import TEXTBOOK, TrainingTask
-from hpsearch.training.optim import BUFFERS, Optimizer, Weights, change, clip_factor
+from hpsearch.training.optim import BUFFERS, Optimizer, Weights, clip_factor, direction
 from hpsearch.training.recipe import OPTIMIZERS, Recipe, resolve
 
 TORCH = {
@@ -87,10 +87,10 @@ def test_the_same_formulas_work_for_stacked_weights_with_a_rate_a_lane(optimizer
     for t in range(1, 6):
         gradient = torch.randn(3, 7).double()
         corrections = {"correction2": (1 - 0.999**t) ** 0.5}
-        together = change(optimizer, gradient, stacked, lr=rates, momentum=momenta, **corrections)
+        together = rates * direction(optimizer, gradient, stacked, momentum=momenta, **corrections)
         for k in range(3):
-            numbers = {"lr": rates[k].item(), "momentum": momenta[k].item()}
-            alone = change(optimizer, gradient[k], lanes[k], **numbers, **corrections)
+            step = direction(optimizer, gradient[k], lanes[k], momentum=momenta[k].item(), **corrections)
+            alone = rates[k].item() * step
             assert torch.equal(together[k], alone)
 
 
