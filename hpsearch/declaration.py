@@ -30,6 +30,31 @@ def is_function(address: ObjectiveAddress) -> bool:
     return any(isinstance(node, functions) and node.name == address.name for node in _body(address))
 
 
+def is_task(address: ObjectiveAddress) -> bool:
+    """True where the objective is seen to be a class, in its file or in the one that this imports it from."""
+    body = _body(address)
+    for statement in reversed(body):  # the last one counts
+        match statement:
+            case ast.ClassDef(name=name) if name == address.name:
+                return True
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if name == address.name:
+                return False
+            case ast.ImportFrom(module=str(module), names=aliases):
+                for alias in aliases:
+                    if (alias.asname or alias.name) == address.name:
+                        return any(_defines_class(origin) for origin in _origins(address, module, alias.name))
+    return False
+
+
+def _origins(address: ObjectiveAddress, module: str, name: str) -> list[ObjectiveAddress]:
+    """Where an imported name may come from: a worker looks beside the file first, then in the study's folder."""
+    return [ObjectiveAddress(module, name, folder) for folder in (find(address).parent, address.folder)]
+
+
+def _defines_class(address: ObjectiveAddress) -> bool:
+    return any(isinstance(node, ast.ClassDef) and node.name == address.name for node in _body(address))
+
+
 def _body(address: ObjectiveAddress) -> list[ast.stmt]:
     try:
         return ast.parse(find(address).read_bytes()).body

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpsearch.declaration import declared_epochs, declared_optimizer, is_function
+from hpsearch.declaration import declared_epochs, declared_optimizer, is_function, is_task
 from hpsearch.objective import ObjectiveAddress
 
 HEAD = "raise SystemExit('imported!')\nimport hpsearch as hp\nfrom hpsearch import TrainingTask\n"
@@ -58,3 +58,42 @@ def test_a_function_is_told_from_a_class(written):
 def test_what_is_not_there_says_nothing(tmp_path):
     gone = ObjectiveAddress("gone.py", "Task", tmp_path)
     assert (declared_epochs(gone), declared_optimizer(gone), is_function(gone)) == (None, None, False)
+    assert not is_task(gone)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_one"),
+    [
+        ("class Task(hp.TrainingTask): ...\n", True),
+        ("class Task(Other): ...\n", True),
+        ("def Task(run): ...\n", False),
+        ("async def Task(run): ...\n", False),
+        ("def Task(run): ...\nclass Task: ...\n", True),
+        ("class Task: ...\ndef Task(run): ...\n", False),
+        ("class Other: ...\n", False),
+        ("Task = object\n", False),
+        ("from sister import Task\n", True),
+        ("from sister import Digits as Task\n", True),
+        ("from sister import train as Task\n", False),
+        ("from sister import through as Task\n", False),
+        ("from .sister import Task\n", True),
+        ("from nowhere import Task\n", False),
+        ("import sister as Task\n", False),
+        ("class Task: ...\nfrom sister import train as Task\n", False),
+    ],
+)
+def test_a_task_is_a_class_here_or_where_it_is_imported_from(written, tmp_path, body, is_one):
+    (tmp_path / "sister.py").write_text(
+        "raise SystemExit\nclass Task: ...\nclass Digits: ...\ndef train(run): ...\nthrough = Task\n"
+    )
+    assert is_task(written(body)) == is_one
+
+
+def test_a_task_of_a_file_in_a_subfolder_is_looked_for_beside_it_and_beside_the_study(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "task.py").write_text("from near import Near\nfrom far import Far\n")
+    (tmp_path / "tasks" / "near.py").write_text("class Near: ...\n")
+    (tmp_path / "far.py").write_text("class Far: ...\n")
+    assert is_task(ObjectiveAddress("tasks/task.py", "Near", tmp_path))
+    assert is_task(ObjectiveAddress("tasks/task.py", "Far", tmp_path))
+    assert is_task(ObjectiveAddress("tasks.task", "Near", tmp_path))
