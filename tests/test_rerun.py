@@ -7,6 +7,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hpsearch as hp
+from hpsearch.attempt import workload_of
 from hpsearch.errors import ObjectiveError, StudyChangedError, UsageError
+from hpsearch.executor import Assignment
 from hpsearch.objective import source_hash
 from hpsearch.read import study_of
 from hpsearch.rerun import Comparison, Sameness, compare, rerun, stored_runs
+from hpsearch.space import Params
 from hpsearch.store import Claim, Score, StudyRecord, Turn, this_process
 from hpsearch.stores.sql import open_archive, open_store
 from hpsearch.study import fingerprint, spec_of
-from hpsearch.trial import EpochReport, Finished, Run, RunKey, State, Trial
+from hpsearch.trial import EpochReport, Finished, Report, Run, RunKey, State, Trial
 
 #: like the digits but smaller, with data that a test can change
 TASK = """
@@ -249,34 +253,65 @@ def test_the_value_is_compared_also_where_there_is_no_curve(folder: Path, of_kin
     assert (extra.epoch, extra.metric, extra.stored) == (3, "extra", 1.5)
 
 
-def test_a_run_that_the_record_has_pruned_is_trained_to_its_last_epoch_only(folder: Path) -> None:
-    archive = open_archive(f"sqlite:///{folder}/r.db")
-    summary, whole = archive.study("net"), stored_runs(archive, "net", [GOOD])[0]
-    study = study_of({**summary.spec, "name": "cut"}, folder)
-    spec, url = spec_of(study), f"sqlite:///{folder}/r.db"
-    record = StudyRecord(
-        name="cut", spec=spec, fingerprint=fingerprint(spec), code_hash=source_hash(study.objective), file="", text=""
+def store(folder: Path, name: str, params: Params, epochs: Sequence[EpochReport], end: Finished) -> None:
+    """A study like ``net`` whose record holds this one run."""
+    url = f"sqlite:///{folder}/r.db"
+    study = study_of({**open_archive(url).study("net").spec, "name": name}, folder)
+    spec = spec_of(study)
+    code_hash = source_hash(study.objective)
+    writer = open_store(url)
+    writer.open(
+        StudyRecord(name=name, spec=spec, fingerprint=fingerprint(spec), code_hash=code_hash),
+        this_process(),
+        lease_s=60,
     )
+    trial = Trial(number=0, params=params, runs=(Run(key=GOOD),))
+    writer.write(Turn(trials=[trial], claims=[Claim(run=GOOD, attempt=1)]))
+    score = Score(number=0, state=end.state, value=end.value, sd=None, tell_seq=1)
+    writer.write(Turn(epochs=epochs, finished=[end], scores=[score]))
+    writer.close("complete")
+
+
+def test_a_run_that_the_record_has_pruned_is_trained_to_its_last_epoch_only(folder: Path) -> None:
+    whole = stored_runs(open_archive(f"sqlite:///{folder}/r.db"), "net", [GOOD])[0]
     epochs = [
         EpochReport(run=GOOD, attempt=1, epoch=k, metrics={c.metric: c.values[k] for c in whole.curves})
         for k in range(2)
     ]
     value = epochs[1].metrics["val_loss"]
     end = Finished(run=GOOD, attempt=1, state=State.PRUNED, value=value, best_epoch=1, reason="rung 2")
-    trial = Trial(number=0, params=whole.params, runs=(Run(key=GOOD),))
-    store = open_store(url)
-    store.open(record, this_process(), lease_s=60)
-    store.write(Turn(trials=[trial], claims=[Claim(run=GOOD, attempt=1)]))
-    store.write(Turn(epochs=epochs))
-    score = Score(number=0, state=State.PRUNED, value=value, sd=None, tell_seq=1)
-    store.write(Turn(finished=[end], scores=[score]))
-    store.close("complete")
+    store(folder, "cut", whole.params, epochs, end)
     done = repeat(folder, "cut", [GOOD])[GOOD]
     assert (done.sameness, done.epochs, done.ending) == (Sameness.BIT_EQUAL, 2, "")
     tamper(folder, "cut", GOOD, 1, "val_loss", "* 2")
     done = repeat(folder, "cut", [GOOD])[GOOD]
     assert done.difference is not None
     assert (done.sameness, done.difference.epoch) == (Sameness.DIFFERS, 1)
+
+
+def test_a_run_that_was_trained_in_a_group_is_repeated_alone(folder: Path, tmp_path: Path) -> None:
+    from hpsearch.training.groups import execute_all
+
+    study = study_of(open_archive(f"sqlite:///{folder}/r.db").study("net").spec, folder)
+    settings = [{"lr": 0.02 * (k + 1), "dropout": 0.1 * k} for k in range(4)]
+    group = [Assignment(run=RunKey(0, k), params=params, attempt=1) for k, params in enumerate(settings)]
+    said: list[Report] = []
+    execute_all(
+        group,
+        replace(workload_of(study, "cpu", tmp_path / "files"), lanes=4),
+        send=said.extend,
+        stopped=lambda run: False,
+        more=list,
+        device="cpu",
+    )
+    epochs = [report for report in said if isinstance(report, EpochReport) and report.run == GOOD]
+    end = next(report for report in said if isinstance(report, Finished) and report.run == GOOD)
+    store(folder, "fused", settings[0], epochs, end)
+    done = repeat(folder, "fused", [GOOD])[GOOD]
+    assert done.sameness is Sameness.CLOSE
+    assert done.difference is not None
+    assert done.difference.share < 0.1
+    assert (done.engine, done.engine_now, done.bits_promised) == ("vmap, cpu, 4 lanes", "solo, cpu", False)
 
 
 def test_runs_without_a_result_are_refused_by_name(folder: Path, of_kind: Mapping[str, RunKey]) -> None:
