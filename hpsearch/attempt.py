@@ -59,8 +59,8 @@ def watch(
             executor.close()
 
 
-def executor_of(on: str, workers: int | None, device: str) -> Executor:
-    """The executor of this name, ``local`` or ``inline``.
+def executor_of(on: str, workers: int | None, device: str, lanes: int = 1) -> Executor:
+    """The executor of this name, ``local`` or ``inline``, whose workers take so many runs at once.
 
     Raises:
         StudyError: no such executor.
@@ -68,11 +68,11 @@ def executor_of(on: str, workers: int | None, device: str) -> Executor:
     if on == "inline":
         from hpsearch.executors.inline import InlineExecutor
 
-        return InlineExecutor(device=device)
+        return InlineExecutor(device=device, lanes=lanes)
     if on == "local":
         from hpsearch.executors.local import LocalExecutor
 
-        return LocalExecutor(workers, device=device)
+        return LocalExecutor(workers, device=device, lanes=lanes)
     raise StudyError([Problem(field="--on", message=f"{on!r} is no place for workers", hint="local or inline")])
 
 

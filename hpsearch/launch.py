@@ -9,13 +9,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any, final
 
 from hpsearch.attempt import executor_of, watch, workload_of
+from hpsearch.declaration import is_function, is_task
 from hpsearch.errors import NotFoundError, Problem, StudyChangedError, StudyError
 from hpsearch.executor import Assignment
 from hpsearch.ledger import Ending, Progress
@@ -32,6 +33,8 @@ from hpsearch.trial import EpochReport, Finished, Grouped, Lost, Report, RunKey,
 LEASE_S = 60.0
 #: an inline run blocks its coordinator, which cannot renew its lease meanwhile
 INLINE_LEASE_S = 24 * 3600.0
+#: lanes of a worker where nobody says how many: more leave a core's caches, or no longer make a GPU faster
+CPU_LANES, CUDA_LANES = 64, 256
 #: how long ``measure`` watches a run
 MEASURE_S = 20.0
 
@@ -80,6 +83,7 @@ def run(
     workers: int | None = None,
     on: str = "local",
     device: str = "auto",
+    fuse: int | str = "auto",
     extend: bool = False,
     allow_changed_code: bool = False,
     files: Path | None = None,
@@ -95,6 +99,7 @@ def run(
         workers: worker processes; None: one a CUDA device, or one a core.
         on: ``local`` (worker processes) or ``inline`` (this process, for debugging).
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
+        fuse: how many runs a worker trains together (``lanes_of``); no trial depends on it.
         extend: the study may have a larger budget (``n_trials``, ``budget``) than the stored one of its name.
         allow_changed_code: go on though the training code has changed since the study began.
         files: where logs and checkpoints go (``files_folder`` says the default).
@@ -105,16 +110,19 @@ def run(
     Raises:
         StudyChangedError: the stored study of this name has another spec, budget or code.
         StudyHeldError: another coordinator has it.
+        StudyError: ``on`` or ``fuse`` cannot be.
         ObjectiveError, UnusableError, StoreError, ExecutorError: as ``errors.py`` says.
     """
     from hpsearch.stores.sql import open_store
 
     find(study.objective)
+    lanes, fixed = lanes_of(study, fuse, device)
     url = database(db)
     record = _record(study)
     _refuse_budget(study, url, extend=extend)
     workload = workload_of(study, device, files or files_folder(url, study.name))
-    store, executor, interrupts = open_store(url), executor_of(on, workers, device), Interrupts()
+    workload = replace(workload, lanes=lanes, fixed_lanes=fixed)
+    store, executor, interrupts = open_store(url), executor_of(on, workers, device, lanes), Interrupts()
     try:
         with interrupts.installed() if signals else nullcontext():
             ending = search(
@@ -141,6 +149,36 @@ def run(
         progress=ending.progress,
         exit_code=_exit_code(ending, interrupts),
     )
+
+
+def lanes_of(study: Study, fuse: int | str, device: str = "auto") -> tuple[int, bool]:
+    """(How many runs a worker takes, whether exactly so many train together).
+
+    Args:
+        study: one of ``isolate``, or with a plain function, trains each run alone.
+        fuse: a number; ``off``: 1; ``auto``: 64 on the CPU and 256 on a CUDA device, of which as many as pay.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
+
+    Raises:
+        StudyError: ``fuse`` is something else.
+    """
+    number = isinstance(fuse, int) and not isinstance(fuse, bool) and fuse >= 1
+    if not number and fuse not in ("auto", "off"):
+        hint = "a number of runs of at least 1, auto or off"
+        raise StudyError([Problem(field="fuse", message=f"{fuse!r} is no number of runs", hint=hint)])
+    if fuse == "off" or study.isolate or is_function(study.objective):
+        return 1, False
+    if fuse != "auto":
+        return int(fuse), True
+    if not is_task(study.objective):
+        return 1, False
+    return (CUDA_LANES if _on_cuda(device) else CPU_LANES), False
+
+
+def _on_cuda(device: str) -> bool:
+    from hpsearch.executors.local import gpus
+
+    return device.startswith("cuda") or (device == "auto" and bool(gpus()))
 
 
 def measure(study: Study, *, device: str = "auto") -> Measured | None:

@@ -39,6 +39,9 @@ class How:
         Parameter(help="local: worker processes; inline: this process, for debugging."),
     ] = "local"
     device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1 ...")] = None
+    fuse: Annotated[
+        str, Parameter(help="How many runs of a TrainingTask a worker trains together: a number, auto or off.")
+    ] = "auto"
     files: Annotated[
         Path | None, Parameter(help="Where logs and checkpoints go; default: hpsearch-files beside the database.")
     ] = None
@@ -55,12 +58,13 @@ class How:
         """As ``launch.run`` takes them.
 
         Raises:
-            UsageError: workers or grace cannot be.
+            UsageError: workers, fuse or grace cannot be.
         """
         return {
             "workers": workers(self.workers),
             "on": self.on,
             "device": device(self.device),
+            "fuse": fusing(self.fuse),
             "files": self.files,
             "grace_s": seconds("--grace", self.grace),
             "allow_changed_code": self.allow_changed_code,
@@ -116,6 +120,19 @@ def _renamed(study: Study, name: str | None, tags: list[str] | None) -> Study:
     return replace(study, name=name or study.name, tags=tuple(dict.fromkeys([*study.tags, *(tags or [])])))
 
 
+def fusing(text: str) -> int | str:
+    """``auto``, ``off`` or a number of at least 1.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    if text in ("auto", "off"):
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--fuse: {text!r} must be a whole number of at least 1, auto or off", hint="--fuse 64")
+    return int(text)
+
+
 def seconds(option: str, text: str) -> float:
     """``30s``, ``5m``, ``2h`` or a number of seconds.
 
@@ -153,6 +170,8 @@ def start(study: Study, common: Common, how: How, *, confirm: bool, extend: bool
             f"study {study.name}   {study.strategy.name}, {trials} x {count} seed{'s' * (count > 1)}, seed {study.seed}"
         )
         say(f"db {_redacted(url)}   metric {study.metric}, {study.direction}", style="dim")
+        if note := _no_fusing(study, options["fuse"]):
+            say(f"note: {note}", style="yellow")
     # What training code prints in this process (--on inline) is no result of ours.
     with redirect_stdout(sys.stderr), display("none" if common.quiet else how.progress) as watcher:
         outcome = launch.run(study, db=url, observer=watcher, signals=True, extend=extend, **options)
@@ -163,6 +182,19 @@ def start(study: Study, common: Common, how: How, *, confirm: bool, extend: bool
     else:
         _name(outcome.study)
     return outcome.exit_code
+
+
+def _no_fusing(study: Study, fuse: int | str) -> str:
+    """Why a number of runs that was asked for does not train together; empty where it does."""
+    from hpsearch.declaration import is_function
+
+    if fuse in ("auto", "off", 1):
+        return ""
+    if study.isolate:
+        return f"--fuse {fuse} does nothing: isolate gives each run a process of its own"
+    if is_function(study.objective):
+        return f"--fuse {fuse} does nothing: {study.objective.name} is a function, only a TrainingTask can be fused"
+    return ""
 
 
 def _name(study: str) -> None:

@@ -49,7 +49,7 @@ class LocalExecutor(Executor):
         for name, number in (("workers", workers), ("lanes", lanes)):
             if number is not None and number < 1:
                 raise ExecutorError(f"{name} must be at least 1, not {number}")
-        self._gpus = _gpus() if device in ("auto", "cuda") else []
+        self._gpus = gpus() if device in ("auto", "cuda") else []
         self._device, self._lanes = device, lanes
         cores = 1 if device.startswith("cuda") else len(os.sched_getaffinity(0))
         self._limit = workers or len(self._gpus) or cores
@@ -256,8 +256,8 @@ class LocalExecutor(Executor):
             self._give(place, [job.assignment for job in jobs], workload)
 
 
-def _gpus() -> list[str]:
-    """The CUDA devices as CUDA_VISIBLE_DEVICES names them, without importing torch: that costs seconds."""
+def gpus() -> list[str]:
+    """The CUDA devices as CUDA_VISIBLE_DEVICES names them; torch is not imported, because that costs seconds."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         names = [name.strip() for name in visible.split(",")]

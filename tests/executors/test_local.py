@@ -166,7 +166,7 @@ def test_gpus_are_counted_as_cuda_counts_them(monkeypatch):
     assert LocalExecutor(device="cpu").capacity() == len(os.sched_getaffinity(0))
     for none in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
-        assert local._gpus() == []
+        assert local.gpus() == []
 
 
 def test_workers_below_one_are_refused():
