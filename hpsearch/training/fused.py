@@ -75,7 +75,7 @@ class FusedTraining:
         self._smoothing = recipe.label_smoothing > 0
         self.stack = Stack(model, slots)
         flat = self.stack.flat
-        self._dtype, self._device = flat.dtype, flat.device
+        self._dtype, self.device = flat.dtype, flat.device
         self.buffers = {name: torch.zeros_like(flat) for name in BUFFERS[recipe.optimizer]}
         self.gradient = torch.zeros_like(flat)
         self._best = torch.empty_like(flat)
@@ -198,7 +198,7 @@ class FusedTraining:
     def train_epoch(self, lanes: Sequence[Lane]) -> tuple[Tensor, list[int]]:
         """One pass of each lane over the train part in its own order: losses (T, K), examples of each of T batches."""
         split, k = self.parts.train, len(lanes)
-        order = orders([lane.seed for lane in lanes], [lane.epoch for lane in lanes], len(split.targets), self._device)
+        order = orders([lane.seed for lane in lanes], [lane.epoch for lane in lanes], len(split.targets), self.device)
         batches = torch.split(order, self.batch_size, dim=1)
         self.stack.form.train()
         forward, leaves = self.forward(k), self.stack.leaves(k)
@@ -247,10 +247,10 @@ class FusedTraining:
         extra = {}
         if self._smoothing:
             numbers = [lane.recipe.label_smoothing for lane in lanes]
-            extra["smoothing"] = torch.tensor(numbers, dtype=torch.float64, device=self._device)
+            extra["smoothing"] = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         if self.task.augment is not None:
-            extra["seed"] = torch.tensor([lane.seed for lane in lanes], device=self._device)
-            extra["epoch"] = torch.tensor([lane.epoch for lane in lanes], device=self._device)
+            extra["seed"] = torch.tensor([lane.seed for lane in lanes], device=self.device)
+            extra["epoch"] = torch.tensor([lane.epoch for lane in lanes], device=self.device)
             extra["rows"] = rows
         return extra
 
@@ -266,10 +266,10 @@ class FusedTraining:
         calls = self.way.dropouts
         if not calls:
             return [[]] * count
-        seeds = torch.tensor([lane.seed for lane in lanes], device=self._device)
-        steps = torch.tensor([lane.steps for lane in lanes], device=self._device)
-        steps = (steps + torch.arange(count, device=self._device)[:, None])[:, None]
-        a, b = mask_key(seeds, steps, torch.arange(calls, device=self._device)[:, None])
+        seeds = torch.tensor([lane.seed for lane in lanes], device=self.device)
+        steps = torch.tensor([lane.steps for lane in lanes], device=self.device)
+        steps = (steps + torch.arange(count, device=self.device)[:, None])[:, None]
+        a, b = mask_key(seeds, steps, torch.arange(calls, device=self.device)[:, None])
         return [[(a[t, c], b[t, c]) for c in range(calls)] for t in range(count)]
 
     def _settings(self, lanes: Sequence[Lane], count: int) -> list[Settings]:
@@ -278,7 +278,7 @@ class FusedTraining:
         rates = [lane.rate.at(lane.epoch) for lane in lanes]
 
         def form(numbers: Sequence[float]) -> Tensor:
-            return torch.tensor(numbers, dtype=torch.float64).to(self._device, self._dtype)[..., None]
+            return torch.tensor(numbers, dtype=torch.float64).to(self.device, self._dtype)[..., None]
 
         first = settings(recipes, rates, [lane.steps + 1 for lane in lanes], form)
         first = spread(first, self.stack.penalised)

@@ -20,6 +20,7 @@ from hpsearch.training.build import build
 from hpsearch.training.course import Course, Outcome
 from hpsearch.training.data import Parts, prepare
 from hpsearch.training.fused import FusedTraining, Lane, Way
+from hpsearch.training.measure import lanes_that_pay
 from hpsearch.training.probe import CannotFuse, explain, probe
 from hpsearch.training.recipe import ModelParams, Recipe, resolve
 from hpsearch.training.schedule import Rate
@@ -164,11 +165,14 @@ class Group:
         self._trainings: list[FusedTraining] = []
         self._lanes = len(members)
 
-    def begin(self) -> None:
-        """Give every member a lane, and find out whether they come out as they would alone.
+    def begin(self) -> list[Member]:
+        """Give members lanes, and find out whether they come out as they would alone and how many pay.
+
+        Returns:
+            Members that get no lane for now.
 
         Raises:
-            CannotFuse: they do not.
+            CannotFuse: they do not come out the same.
         """
         first = self._first[0]
         forms = first.known.forms if first.known else first.models
@@ -181,8 +185,17 @@ class Group:
                 training.way = way
         last = len(self._first) - 1
         self._probe([k for k, member in enumerate(self._first) if self._enter(member) or k in (0, last)])
+        pay = len(self._first)
+        if not self._workload.fixed_lanes and not first.known:
+            pay = lanes_that_pay(self._trainings)
+        for k in range(last, pay - 1, -1):
+            self._leave(k)
         for member in self.members:
-            member.models = []
+            member.models, member.states = [], []
+        self._lanes = pay
+        if pay < len(self._first):
+            self.slots = pay
+        return self._first[pay:]
 
     def add(self, member: Member) -> None:
         """A lane for one more run.
@@ -197,7 +210,7 @@ class Group:
                 self._leave(len(self.members) - 1)
                 raise
         self._lanes = max(self._lanes, len(self.members))
-        member.models = []
+        member.models, member.states = [], []
 
     def run_epoch(self, send: Callable[[Sequence[Report]], None]) -> Ended:
         """Train every lane for an epoch, report, and free the lanes of the runs that end or pause."""
@@ -234,7 +247,6 @@ class Group:
             fresh |= bool(training.add(lane, model, floats))
             if member.states:
                 training.restore(k, member.states[fold], model, floats)
-        member.states = []
         return fresh
 
     def _leave(self, k: int) -> None:

@@ -16,7 +16,7 @@ from hpsearch.executor import Assignment
 from hpsearch.objective import TrainingTask, Workload
 from hpsearch.training import worker
 from hpsearch.training.group import Ended, Group, Member, prepare_member
-from hpsearch.training.guard import clean_process
+from hpsearch.training.guard import clean_process, keep_memory
 from hpsearch.training.load import load
 from hpsearch.training.probe import CannotFuse
 from hpsearch.trial import Grouped, Report, RunKey
@@ -43,6 +43,7 @@ def execute_all(
         more: runs that have been given meanwhile; asked between epochs, so that they fill lanes that are free.
         device: ``cpu``, ``cuda:0`` ...; ``auto`` is the first GPU there is, else the CPU.
     """
+    keep_memory()
     _Hand(workload, send, stopped, more, worker.found(device)).train(assignments)
 
 
@@ -115,11 +116,11 @@ class _Hand:
             first = [queue.popleft() for _ in range(min(len(queue), self._most))]
             group = Group(first, self._workload, self._most, self._device)
             try:
-                group.begin()
+                queue.extendleft(reversed(group.begin()))
             except CannotFuse as reason:
                 self._part([*first, *queue], key, str(reason))
                 return
-            self._say(group, [*first, *queue])
+            self._say(group, [*group.members, *queue])
             while group.members:
                 ended = group.run_epoch(self._send)
                 self._settle(ended, group, queue)
@@ -161,7 +162,7 @@ class _Hand:
         self._alone.extend((member.assignment, reason) for member in members)
 
     def _say(self, group: Group, members: Sequence[Member]) -> None:
-        self._report(members, group.engine, min(len(members), self._most), "")
+        self._report(members, group.engine, len(group.members), "")
 
     def _report(self, members: Sequence[Member], engine: str, lanes: int, reason: str) -> None:
         runs = tuple(member.assignment.run for member in members)

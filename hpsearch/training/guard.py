@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import random
 import sys
@@ -12,12 +14,28 @@ from functools import partial
 import numpy as np
 import torch
 
+#: malloc.h of glibc
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
 
 def seed_everything(seed: int) -> None:
     """Seed random, numpy and torch (all devices)."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def keep_memory() -> None:
+    """Let the C library keep freed memory for the next step, where it can be told so (glibc).
+
+    By default every tensor above 128 KiB is given back and faulted in again, page by page, at each step: a quarter of
+    a fused step on a CPU.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the most it takes
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+        mallopt(_M_TOP_PAD, 64 << 20)
 
 
 @contextmanager
