@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 import hpsearch as hp
 from hpsearch.document import parse_yaml
 from hpsearch.errors import StudyError
+from hpsearch.fields import FIELDS
 from hpsearch.read import define, json_schema, read_study, study_of
 from hpsearch.space import Categorical, Float, Int
 from hpsearch.study import differences, fingerprint, spec_of
-from hpsearch.fields import FIELDS
 from hpsearch.trial import Direction
 
 FILES = Path(__file__).parent / "study_files"
@@ -522,6 +522,53 @@ def test_no_such_file(tmp_path, write):
     assert "no study file" in mistakes(read_study, write("{}", "study.json"))[0].message
 
 
+def test_pruners(write):
+    def pruner(text, **fields):
+        return read_study(write(minimal(pruner=text, **fields))).pruner
+
+    assert pruner(None) is pruner("none") is pruner("null") is pruner("false") is None
+    assert pruner("successive_halving") == hp.SuccessiveHalving()
+    assert pruner("{successive_halving: {eta: 4, cohort: 16}}") == hp.SuccessiveHalving(eta=4, cohort=16)
+    assert pruner("{hyperband: }", search_space="{lr: {log: [1e-5, 1]}, epochs: 81}") == hp.Hyperband()
+    asynchronous = pruner("{median: {max_epochs: 20, asynchronous: true}}")
+    assert asynchronous == hp.Median(max_epochs=20, asynchronous=True)
+    assert define(**fields(pruner=hp.Median(max_epochs=9))).pruner == hp.Median(max_epochs=9)
+    assert define(**fields(pruner={"median": {"max_epochs": 9}})).pruner == hp.Median(max_epochs=9)
+
+
+def test_the_epochs_that_a_task_declares_are_enough(write, tmp_path):
+    (tmp_path / "train.py").write_text("raise RuntimeError\nclass train(TrainingTask):\n    epochs = 6\n")
+    assert read_study(write(minimal(pruner="median"))).pruner == hp.Median()
+    (problem,) = mistakes(read_study, write(minimal(pruner="{median: {warmup_epochs: 6}}")))
+    assert "below the last epoch (6)" in problem.message
+
+
+def test_a_mistake_in_an_option_is_shown_at_the_option(write):
+    file = write(
+        minimal() + "strategy:\n  bayesian:\n    batch: 0\npruner:\n  median:\n    max_epochs: 9\n    every: 0\n"
+    )
+    places = {p.field: p.where.rsplit(":", 2)[1:] for p in mistakes(read_study, file)}
+    assert places == {"strategy.bayesian.batch": ["8", "12"], "pruner.median.every": ["12", "12"]}
+
+
+def test_a_broken_number_of_trials_is_no_missing_cohort(write):
+    (problem,) = mistakes(read_study, write(minimal(pruner="successive_halving", n_trials="many", budget="1h")))
+    assert problem.field == "n_trials"
+    (problem,) = mistakes(read_study, write(minimal(pruner="successive_halving", n_trials=None)))
+    assert problem.field == "n_trials"
+
+
+def test_overrides_of_the_pruner(write):
+    halving = write(minimal(pruner="successive_halving"))
+    assert read_study(halving, {"pruner.successive_halving.eta": "4"}).pruner == hp.SuccessiveHalving(eta=4)
+    assert read_study(halving, {"pruner": "none"}).pruner is None
+    assert read_study(write(minimal()), {"pruner": "successive_halving"}).pruner == hp.SuccessiveHalving()
+    (problem,) = mistakes(read_study, halving, {"pruner.successive_halving.eta": "1"})
+    assert problem.where == "--set pruner.successive_halving.eta"
+    python = read_study(FILES / "good.py", {"pruner.successive_halving.eta": "4"})
+    assert python.pruner == hp.SuccessiveHalving(eta=4)
+
+
 @pytest.mark.parametrize(
     "strategy",
     [
@@ -554,13 +601,27 @@ def test_a_stored_spec_is_the_study_again(strategy):
     assert again.objective == study.objective
 
 
+@pytest.mark.parametrize(
+    "pruner",
+    [None, hp.Median(max_epochs=9, every=2), hp.SuccessiveHalving(eta=4), hp.Hyperband(max_epochs=81, cohort=2)],
+)
+def test_a_stored_pruner_is_the_pruner_again(pruner):
+    study = define(**fields(pruner=pruner))
+    spec = json.loads(json.dumps(spec_of(study), sort_keys=True))
+    again = study_of(spec, study.objective.folder)
+    assert again == study
+    assert spec_of(again) == spec
+    assert study_of(spec, Path("/nowhere")).pruner == pruner
+
+
 def test_a_spec_of_another_version_is_said_to_be_one():
     spec = spec_of(define(**fields()))
     for broken in ({**spec, "search_space": {"lr": {"type": "Complex"}}}, {"name": "s"}):
         (problem,) = mistakes(study_of, broken, Path())
         assert "another version" in problem.hint
-    (problem,) = mistakes(study_of, {**spec, "strategy": {"name": "annealing"}}, Path())
-    assert "annealing" in problem.message
+    for family in ("strategy", "pruner"):
+        (problem,) = mistakes(study_of, {**spec, family: {"name": "annealing"}}, Path())
+        assert "annealing" in problem.message
 
 
 def test_the_schema_knows_every_field():
@@ -569,6 +630,9 @@ def test_the_schema_knows_every_field():
     assert list(schema["properties"]) == list(FIELDS)
     kinds = schema["$defs"]["strategy"]["anyOf"]
     assert kinds[0]["enum"] == ["grid", "random", "coarse_to_fine", "bayesian"]
+    pruners = schema["$defs"]["pruner"]["anyOf"]
+    assert pruners[0]["enum"] == ["median", "successive_halving", "hyperband"]
+    assert pruners[2]["properties"]["successive_halving"]["properties"]["eta"]["default"] == 3
     zoom = kinds[3]["properties"]["coarse_to_fine"]
     assert zoom["additionalProperties"] is False
     assert zoom["properties"]["shrink"] == {"default": 0.5, "title": "Shrink", "type": "number"}

@@ -8,11 +8,25 @@ import pytest
 
 from hpsearch.errors import StudyError
 from hpsearch.objective import ObjectiveAddress
+from hpsearch.pruners.hyperband import Hyperband
+from hpsearch.pruners.median import Median
+from hpsearch.pruners.successive_halving import SuccessiveHalving
 from hpsearch.space import Categorical, Float, Int, SearchSpace
 from hpsearch.strategies.bayesian import Bayesian
+from hpsearch.strategies.coarse_to_fine import CoarseToFine
 from hpsearch.strategies.grid import Grid
 from hpsearch.strategies.random import Random
-from hpsearch.study import LOOSE, Study, differences, fingerprint, spec_of, textbook_baseline, warnings_of
+from hpsearch.study import (
+    LOOSE,
+    Study,
+    cohort_of,
+    differences,
+    epochs_of,
+    fingerprint,
+    spec_of,
+    textbook_baseline,
+    warnings_of,
+)
 from hpsearch.trial import Direction
 
 LR = Float(1e-5, 1, log=True)
@@ -32,6 +46,7 @@ OTHER = {
     "strategy": Random(method="independent"),
     "metric": "loss",
     "direction": Direction.MAXIMIZE,
+    "pruner": SuccessiveHalving(eta=4),
     "seeds": (0, 1),
     "confirm_seeds": 3,
     "seed": 1,
@@ -58,6 +73,18 @@ def test_the_fingerprint_follows_what_decides_the_trials(field):
         assert fingerprint(spec) != fingerprint(other)
         assert len(lines) == 1
         assert lines[0].startswith(field)
+
+
+def test_a_study_without_a_pruner_has_the_fingerprint_it_had_before_there_were_any():
+    assert "pruner" not in spec_of(BASE)
+    # As version 0.1.0 computed it of this study, before Study had the field.
+    assert fingerprint(spec_of(BASE)) == "acba7ee45b7d2df2a5f2773ab2b3eae8fd9b458cfd5a9146b52606f7425f1a2d"
+
+
+def test_another_option_of_the_pruner_is_another_study():
+    one, two = (spec_of(replace(BASE, pruner=SuccessiveHalving(eta=eta))) for eta in (3, 4))
+    assert fingerprint(one) != fingerprint(two)
+    assert differences(one, two) == ["pruner.eta: 3 -> 4"]
 
 
 def test_differences_are_a_line_a_field():
@@ -122,12 +149,75 @@ def test_where_it_lies_does_not_matter():
         ({"baselines": ({"lr": 0.1, "depth": 1, "act": ["relu"]},)}, "baseline[0].act"),
         ({"baselines": ({"lr": float("nan"), "depth": 1, "act": "relu"},)}, "baseline[0].lr"),
         ({"strategy": Bayesian(batch=0)}, "strategy.batch"),
+        ({"pruner": SuccessiveHalving(eta=1)}, "pruner.eta"),
+        ({"pruner": Median(), "n_trials": None, "budget_s": 9.0}, "pruner.cohort"),
+        ({"pruner": Median(), "n_trials": None}, "n_trials"),
+        ({"pruner": Median(cohort=5), "strategy": Bayesian(batch=8)}, "pruner.cohort"),
+        ({"pruner": Median(cohort=16), "strategy": Bayesian(batch=8)}, "pruner.cohort"),
+        ({"search_space": SearchSpace({"lr": LR, "epochs": Float(1, 9)})}, "search_space.epochs"),
+        ({"search_space": SearchSpace({"lr": LR, "epochs": Int(0, 9)})}, "search_space.epochs"),
+        ({"search_space": SearchSpace({"lr": LR, "epochs": Int(1, 9, hard_low=0)})}, "search_space.epochs"),
+        ({"search_space": SearchSpace({"lr": LR, "epochs": Categorical((3, True))})}, "search_space.epochs"),
+        ({"search_space": SearchSpace({"lr": LR, "epochs": Categorical((3, "9"))})}, "search_space.epochs"),
     ],
 )
 def test_a_mistake_names_its_field(change, field):
     with pytest.raises(StudyError) as caught:
         replace(BASE, **change)
     assert [problem.field.replace("bayesian.", "") for problem in caught.value.problems] == [field]
+
+
+@pytest.mark.parametrize(
+    ("changes", "cohort"),
+    [
+        ({}, 8),  # all trials
+        ({"strategy": Bayesian(batch=4), "n_trials": 64}, 4),
+        ({"strategy": CoarseToFine(trials_per_round=9), "n_trials": None, "budget_s": 60.0}, 9),
+        ({"strategy": Grid(points=3), "n_trials": None}, 3 * 3 * 2),
+        ({"strategy": Grid(points=3), "n_trials": 10}, 10),
+        ({"pruner": Median(cohort=3)}, 3),
+        ({"pruner": Median(cohort=4), "strategy": Bayesian(batch=8)}, 4),
+        ({"pruner": Median(cohort=27), "n_trials": None, "budget_s": 60.0}, 27),
+        ({"pruner": None}, None),
+    ],
+)
+def test_the_cohort_is_the_batch_or_all_trials_or_what_the_pruner_says(changes, cohort):
+    assert cohort_of(replace(BASE, **{"pruner": Hyperband(), **changes})) == cohort
+
+
+@pytest.mark.parametrize(
+    ("parameter", "epochs"),
+    [
+        (Categorical((7,)), 7),
+        (Categorical((7, 9, 8)), 9),
+        (Int(3, 9), 9),
+        (Int(3, 9, hard_high=12), 12),
+        (None, 5),  # what the task's class says
+    ],
+)
+def test_the_epochs_of_a_run(tmp_path, parameter, epochs):
+    (tmp_path / "task.py").write_text("class Task(hp.TrainingTask):\n    epochs = 5\n")
+    own = {} if parameter is None else {"epochs": parameter}
+    study = replace(
+        BASE, objective=ObjectiveAddress("task.py", "Task", tmp_path), search_space=SearchSpace({"lr": LR, **own})
+    )
+    assert epochs_of(study) == epochs
+    assert replace(study, pruner=Hyperband()).pruner == Hyperband()
+
+
+def test_a_pruner_that_must_know_the_epochs_says_so(tmp_path):
+    (tmp_path / "train.py").write_text("def train(run): ...\n")
+    study = replace(BASE, objective=ObjectiveAddress("train.py", "train", tmp_path))
+    for pruner in (Hyperband(), Median()):
+        with pytest.raises(StudyError) as caught:
+            replace(study, pruner=pruner)
+        assert [problem.field for problem in caught.value.problems] == ["pruner.max_epochs"]
+        replace(study, pruner=replace(pruner, max_epochs=20))
+        space = SearchSpace({"lr": LR, "epochs": Categorical((20,))})
+        replace(study, pruner=pruner, search_space=space)
+        # A stored study whose code is gone can still be looked at.
+        replace(BASE, pruner=pruner)
+    replace(study, pruner=SuccessiveHalving())
 
 
 def test_a_baseline_may_lie_outside_the_space():
