@@ -316,7 +316,7 @@ def test_a_key_that_is_no_string_and_a_key_twice(write):
         ({"pruner": "{hyperband: {etta: 4}}"}, "pruner.hyperband.etta", "did you mean eta?"),
         ({"pruner": "{hyperband: {eta: 2.5}}"}, "pruner.hyperband.eta", "a whole number"),
         ({"pruner": "{successive_halving: {eta: '3'}}"}, "pruner.successive_halving.eta", "remove the quotes"),
-        ({"pruner": "{successive_halving: {asynchronous: 1}}"}, "pruner.successive_halving.asynchronous", "true or false"),
+        ({"pruner": "{hyperband: {asynchronous: 1}}"}, "pruner.hyperband.asynchronous", "true or false"),
         ({"pruner": "{successive_halving: {eta: 1}}"}, "pruner.successive_halving.eta", "at least 2, not 1"),
         ({"pruner": "{successive_halving: {min_epochs: 0}}"}, "pruner.successive_halving.min_epochs", "at least 1"),
         ({"pruner": "{successive_halving: {min_epochs: 9, max_epochs: 9}}"}, "pruner.successive_halving.min_epochs",
