@@ -19,9 +19,9 @@ from hpsearch.attempt import executor_of, watch, workload_of
 from hpsearch.declaration import is_function, is_task
 from hpsearch.errors import NotFoundError, Problem, StudyChangedError, StudyError
 from hpsearch.executor import Assignment
-from hpsearch.ledger import Ending, Progress
 from hpsearch.objective import find, source_hash
 from hpsearch.plan import Measured
+from hpsearch.progress import Ending, Progress
 from hpsearch.search import Observer, search
 from hpsearch.settings import database, files_folder
 from hpsearch.space import Params

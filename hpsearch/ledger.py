@@ -7,18 +7,21 @@ once it is written. Nothing here does I/O or reads a clock, so a turn depends on
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import final
 
+from hpsearch.archive import state_of
+from hpsearch.ask import ask, baselines_of, total_of, window_of
+from hpsearch.backlog import Backlog
+from hpsearch.cohort import Cohorts, Ruling
 from hpsearch.errors import HpsearchError, ObjectiveError, UnusableError
 from hpsearch.executor import Assignment
-from hpsearch.space import Categorical, Value
-from hpsearch.store import Claim, Score, Snapshot, Turn
-from hpsearch.strategy import Decision, History, Observation
+from hpsearch.progress import Ending, Engines, Progress
+from hpsearch.store import Claim, Draft, Score, Snapshot, Turn
+from hpsearch.strategy import Decision
 from hpsearch.study import Study
 from hpsearch.trial import (
-    Direction,
     EpochReport,
     Finished,
     Grouped,
@@ -34,55 +37,13 @@ from hpsearch.trial import (
 )
 
 #: how many attempts a run may lose to a cause before it has failed; causes that are nobody's fault are not charged
-LOSS_BUDGETS = {"oom": 1, "drained": None, "stopped": None, "coordinator": None}
+UNCHARGED = ("drained", "stopped", "coordinator")
+LOSS_BUDGETS = {"oom": 1, **dict.fromkeys(UNCHARGED)}
 LOSS_BUDGET = 5
-#: a strategy that learns nothing is asked for so many trials at a time, whenever fewer runs than that are waiting
-AHEAD = 256
+#: before the cause of a loss that is charged to all runs the worker had in hand, and so to none of them
+TOGETHER = "together: "
 #: the same exception in so many first runs is a bug in the training code, not bad luck
 FIRST_RUNS = 3
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a study is, for someone who watches."""
-
-    study: str
-    strategy: str
-    metric: str
-    direction: Direction
-    #: trials by state
-    counts: Mapping[State, int]
-    #: all trials there will be, baselines included; None where nobody knows
-    n_trials: int | None
-    runs_done: int
-    #: None where ``n_trials`` is
-    runs_total: int | None
-    #: at most five complete trials, best first; their ``runs`` are left out
-    best: tuple[Trial, ...]
-    #: the current batch or round, from 0
-    batch: int
-    #: the part of the space the current batch is drawn from, in the parameters' own units; {} where it is all of it
-    window: Mapping[str, tuple[Value, Value]]
-    #: of coordinator's time, over all restarts
-    seconds: float
-    #: until the end at the present pace; None where nobody knows
-    eta_s: float | None
-    #: (``trial/seed``, reason) of the failed runs, newest first, at most five
-    failures: tuple[tuple[str, str], ...]
-    seeds: tuple[int, ...]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How a search ended."""
-
-    #: ``complete``, ``stopped``, ``interrupted`` or ``failed``
-    state: str
-    reason: str
-    progress: Progress
-    error: HpsearchError | None = None
 
 
 @final
@@ -101,20 +62,26 @@ class Ledger:
         self._losses = {key: Counter(causes) for key, causes in snapshot.losses.items()}
         self._tell_seq = max((trial.tell_seq or 0 for trial in self._trials), default=0)
         self._counts = Counter(trial.state for trial in self._trials)
-        self._baselines = sum(trial.baseline for trial in self._trials)
         self._running: dict[RunKey, int] = {}
-        self._queue: deque[RunKey] = deque()
+        self._backlog = Backlog(self._place)
+        #: paused runs that wait to go on
+        self._let_go: set[RunKey] = set()
+        self._cohorts = Cohorts(study, snapshot.curves)
+        self._engines = Engines(snapshot.grouped)
         self._over = False
         self._failures: deque[tuple[str, str]] = deque(maxlen=5)
         self._first: list[tuple[str, str]] = []
         self._runs_done = sum(run.state.final for run in self._runs.values())
         self._resumed_at = (self._runs_done, self.seconds)
-        self._clear()
+        self._draft = Draft()
         for key in snapshot.running:
-            self._losses_of_turn.append(Lost(run=key, attempt=self._runs[key].attempt, cause="coordinator"))
+            self._draft.losses.append(Lost(run=key, attempt=self._runs[key].attempt, cause="coordinator"))
             self._runs[key] = replace(self._runs[key], state=State.QUEUED)
-        waiting = [key for key, run in self._runs.items() if not run.state.final]
-        self._queue.extend(sorted(waiting, key=self._place))
+        self._backlog.add(key for key, run in self._runs.items() if run.state is State.QUEUED)
+        total = total_of(study)
+        for trial in self._trials:
+            self._cohorts.enter(trial, self._runs_of(trial.number), total)
+            self._follow(trial.number)
 
     # What the loop asks
 
@@ -126,7 +93,7 @@ class Ledger:
     @property
     def done(self) -> bool:
         """True when no run is left and the strategy has no more trials within the budget."""
-        return self._over and not self._queue and not self._running
+        return self._over and not self._open
 
     @property
     def spoiled(self) -> bool:
@@ -136,96 +103,67 @@ class Ledger:
     # What the loop does, in this order
 
     def apply(self, reports: Sequence[Report]) -> None:
-        """Take in what workers have said. Reports of void attempts are counted and dropped."""
+        """Take in what workers have said, and what follows. Reports of void attempts are counted and dropped."""
+        crashed: list[Lost] = []
         for report in reports:
             if isinstance(report, Grouped):
-                continue
-            if self._running.get(report.run) != report.attempt:
-                self._fenced += 1
+                self._draft.decisions.extend(self._engines.hear(report))
+            elif self._running.get(report.run) != report.attempt:
+                self._draft.fenced += 1
             elif isinstance(report, EpochReport):
-                self._epochs.append(report)
+                self._draft.epochs.append(report)
+                self._cohorts.hear(report)
             elif isinstance(report, PausedReport):
-                self._release(report.run, State.PAUSED)
-                self._pauses.append(report)
-            elif isinstance(report, Lost):
-                self._lose(report)
-            else:
+                self._pause(report)
+            elif not isinstance(report, Lost):
                 self._end(report)
+            elif report.company and report.cause not in UNCHARGED:
+                crashed.append(report)
+            else:
+                self._lose(report)
+        self._crash(crashed)
+        for ruling in self._cohorts.decide():
+            self._rule(ruling)
 
     def ask(self) -> None:
         """Let the strategy choose, where a batch is due."""
         if self._over:
             return
-        strategy, space = self.study.strategy, self.study.search_space
         if not self._trials:
-            baselines = [
-                Trial(number=number, params=dict(params), baseline=True)
-                for number, params in enumerate(self.study.baselines)
-            ]
-            self._baselines = len(baselines)
-            self._add(baselines)
-        chosen, size = len(self._trials) - self._baselines, strategy.batch_size
-        if size is None and len(self._queue) >= AHEAD:
-            return
-        if size is not None and chosen and chosen % size == 0 and self._open:
-            return
-        due = AHEAD if size is None else size - chosen % size
-        if self.study.n_trials is not None:
-            due = min(due, self.study.n_trials - chosen)
-        history = self._history()
-        params = strategy.ask(history, due) if due > 0 else []
-        if not params:
-            self._over = True
-            return
-        if history.index == 0:
-            self._decisions.extend(strategy.decisions(history))
-        seq = 0 if size is None else self._baselines + history.batch * size
-        start = len(self._trials)
-        for setting in params:
-            # A breach here is a strategy's bug: its conformance suite promises it.
-            assert space.hard().contains(setting), f"{strategy.name} chose {setting}, outside the search space"
-        self._add(
-            [
-                Trial(number=start + k, params=setting, batch=history.batch, history_seq=seq)
-                for k, setting in enumerate(params)
-            ]
-        )
+            self._add(baselines_of(self.study))
+        answer = ask(self.study, self._trials, waiting=len(self._backlog), unfinished=self._open)
+        if answer is not None:
+            self._draft.decisions.extend(answer.decisions)
+            self._add(answer.trials)
+            self._over = answer.over
+            if answer.over:
+                self._cohorts.finish()
 
-    def claim(self, capacity: int) -> list[Assignment]:
-        """Take queued runs, lowest trial first, for so many workers; start them once the turn is written."""
+    def claim(self, capacity: int, idle: int) -> list[Assignment]:
+        """Take runs for so many free lanes and idle workers (``Backlog.take``); start them once the turn is written."""
         assignments: list[Assignment] = []
-        while self._queue and len(assignments) < capacity:
-            key = self._queue.popleft()
-            run = self._runs[key]
-            attempt = run.attempt + 1
+        for key, group in self._backlog.take(capacity, idle):
+            run, trial = self._runs[key], self._trials[key.trial]
+            attempt = run.attempt if key in self._let_go else run.attempt + 1
+            self._let_go.discard(key)
             self._runs[key] = replace(run, state=State.RUNNING, attempt=attempt)
             self._running[key] = attempt
-            trial = self._trials[key.trial]
-            if trial.state is not State.RUNNING:
-                self._move(trial, State.RUNNING)
-            self._claims.append(Claim(run=key, attempt=attempt))
-            assignments.append(Assignment(run=key, params=trial.params, attempt=attempt))
+            self._follow(key.trial)
+            self._draft.claims.append(Claim(run=key, attempt=attempt))
+            until = self._cohorts.until(key.trial)
+            assignments.append(
+                Assignment(run=key, params=trial.params, attempt=attempt, until_epoch=until, group=group)
+            )
         return assignments
 
     def take(self) -> Turn:
         """Everything since the last call, as one turn."""
-        turn = Turn(
-            trials=self._new,
-            decisions=self._decisions,
-            epochs=self._epochs,
-            pauses=self._pauses,
-            finished=self._finished,
-            losses=self._losses_of_turn,
-            scores=self._scores,
-            claims=self._claims,
-            fenced=self._fenced,
-        )
-        self._clear()
+        turn, self._draft = self._draft.turn(), Draft()
         return turn
 
     def progress(self) -> Progress:
         """How far the study is. Costs a pass over the trials: not for every turn."""
-        total = self._total()
+        total = len(self._trials) if self._over else total_of(self.study)
         runs_total = None if total is None else total * len(self.study.seeds)
         done, since = self._resumed_at
         pace = (self._runs_done - done) / (self.seconds - since) if self.seconds > since else 0.0
@@ -241,11 +179,12 @@ class Ledger:
             runs_total=runs_total,
             best=tuple(best_trials(self._trials, self.study.direction, 5)),
             batch=self._trials[-1].batch if self._trials else 0,
-            window=self._window(),
+            window=window_of(self.study, self._trials),
             seconds=self.seconds,
             eta_s=eta,
             failures=tuple(self._failures),
             seeds=self.study.seeds,
+            engines=self._engines.lines(),
         )
 
     def ending(self, *, stopped: bool, interrupted: bool) -> Ending:
@@ -263,67 +202,93 @@ class Ledger:
     def _open(self) -> int:
         return len(self._trials) - sum(count for state, count in self._counts.items() if state.final)
 
-    def _clear(self) -> None:
-        self._new: list[Trial] = []
-        self._decisions: list[Decision] = []
-        self._epochs: list[EpochReport] = []
-        self._pauses: list[PausedReport] = []
-        self._finished: list[Finished] = []
-        self._losses_of_turn: list[Lost] = []
-        self._scores: list[Score] = []
-        self._claims: list[Claim] = []
-        self._fenced = 0
-
     def _place(self, key: RunKey) -> tuple[int, int, int]:
         return (key.trial, self.study.seeds.index(key.seed), key.repeat)
 
-    def _total(self) -> int | None:
-        ends = [n for n in (self.study.n_trials, self.study.strategy.size(self.study.search_space)) if n is not None]
-        if self._over:
-            return len(self._trials)
-        return min(ends) + len(self.study.baselines) if ends else None
-
-    def _window(self) -> dict[str, tuple[Value, Value]]:
-        space = self.study.search_space.hard()
-        window = self.study.strategy.window(self._history())
-        numeric = {n: p for n, p in space.parameters.items() if n in window and not isinstance(p, Categorical)}
-        return {name: (p.from_unit(window[name][0]), p.from_unit(window[name][1])) for name, p in numeric.items()}
-
-    def _history(self) -> History:
-        strategy = self.study.strategy
-        chosen = len(self._trials) - self._baselines
-        size = strategy.batch_size
-        batch, index = (0, chosen) if size is None else divmod(chosen, size)
-        start = self._baselines + batch * (size or 0)
-        # The first batch is chosen before anything has ended, also when it is completed after a resume.
-        known = self._trials[:start] if batch else []
-        return History(
-            search_space=self.study.search_space,
-            direction=self.study.direction,
-            seed=self.study.seed,
-            batch=batch,
-            index=index,
-            finished=[Observation(params=t.params, state=t.state, value=t.value, baseline=t.baseline) for t in known],
-            pending=[] if size is None else [t.params for t in self._trials[start:]],
-        )
-
     def _add(self, trials: Sequence[Trial]) -> None:
+        total = total_of(self.study)
         for trial in trials:
             runs = tuple(Run(key=RunKey(trial.number, seed)) for seed in self.study.seeds)
             self._runs.update({run.key: run for run in runs})
-            self._queue.extend(run.key for run in runs)
+            self._backlog.add(run.key for run in runs)
             self._trials.append(trial)
             self._counts[trial.state] += 1
-            self._new.append(replace(trial, runs=runs))
+            self._draft.trials.append(replace(trial, runs=runs))
+            self._cohorts.enter(trial, runs, total)
 
     def _move(self, trial: Trial, state: State) -> None:
         self._counts[trial.state] -= 1
         self._counts[state] += 1
         self._trials[trial.number] = replace(trial, state=state)
 
+    def _runs_of(self, trial: int) -> list[Run]:
+        return [self._runs[RunKey(trial, seed)] for seed in self.study.seeds]
+
+    def _follow(self, number: int) -> None:
+        """A trial that is not final is what its runs are."""
+        trial = self._trials[number]
+        if not trial.state.final and (state := state_of(self._runs_of(number))) is not trial.state:
+            self._move(trial, state)
+
     def _release(self, key: RunKey, state: State) -> None:
         del self._running[key]
         self._runs[key] = replace(self._runs[key], state=state)
+        self._follow(key.trial)
+
+    def _again(self, report: Lost) -> None:
+        """The attempt is gone; the run is not."""
+        self._release(report.run, State.QUEUED)
+        self._draft.losses.append(report)
+
+    def _pause(self, report: PausedReport) -> None:
+        self._release(report.run, State.PAUSED)
+        self._backlog.leave(report.run)
+        self._draft.pauses.append(report)
+        self._runs[report.run] = replace(
+            self._runs[report.run],
+            last_epoch=report.epoch,
+            worker=report.worker,
+            engine=report.engine,
+            environment=report.environment,
+        )
+        self._cohorts.settle(report.run.trial, self._runs_of(report.run.trial))
+
+    def _rule(self, ruling: Ruling) -> None:
+        """The paused runs of a trial go on, or end where they are."""
+        paused = [run for run in self._runs_of(ruling.trial) if run.state is State.PAUSED]
+        if ruling.go:
+            self._let_go.update(run.key for run in paused)
+            self._runs.update({run.key: replace(run, state=State.QUEUED) for run in paused})
+            self._backlog.add((run.key for run in paused), first=True)
+            self._follow(ruling.trial)
+            return
+        if ruling.details:
+            subject, batch = str(ruling.trial), self._trials[ruling.trial].batch
+            self._draft.decisions.append(
+                Decision(kind="prune", subject=subject, reason=ruling.reason, details=ruling.details, batch=batch)
+            )
+        for run in paused:
+            value, best_epoch = self._cohorts.best(run) or (None, None)
+            self._conclude(
+                Finished(
+                    run=run.key,
+                    attempt=run.attempt,
+                    state=State.PRUNED,
+                    value=value,
+                    best_epoch=best_epoch,
+                    last_epoch=run.last_epoch,
+                    reason=ruling.reason,
+                    worker=run.worker,
+                    engine=run.engine,
+                    environment=run.environment,
+                )
+            )
+
+    def _crash(self, losses: Sequence[Lost]) -> None:
+        """Workers are lost with several runs each: nobody knows whose fault it was."""
+        for report in losses:
+            self._again(replace(report, cause=f"{TOGETHER}{report.cause}"))
+        self._backlog.crashed(losses)
 
     def _lose(self, report: Lost) -> None:
         budget = LOSS_BUDGETS.get(report.cause, LOSS_BUDGET)
@@ -345,16 +310,14 @@ class Ledger:
                 )
             )
             return
-        self._release(report.run, State.QUEUED)
-        self._losses_of_turn.append(report)
-        self._queue.appendleft(report.run)
+        self._again(report)
+        self._backlog.add([report.run])
 
     def _end(self, report: Finished) -> None:
         if report.reason == "study":
             self.fatal = self.fatal or ObjectiveError(report.error)
-            self._release(report.run, State.QUEUED)
-            self._losses_of_turn.append(Lost(run=report.run, attempt=report.attempt, cause="stopped"))
-            self._queue.appendleft(report.run)
+            self._again(Lost(run=report.run, attempt=report.attempt, cause="stopped"))
+            self._backlog.add([report.run])
             return
         if report.reason == "oom" and self._losses.get(report.run, Counter())["oom"] < (LOSS_BUDGETS["oom"] or 0):
             self._lose(Lost(run=report.run, attempt=report.attempt, cause="oom", seconds=report.seconds))
@@ -363,16 +326,32 @@ class Ledger:
             # Cancelled by a stop of the study: the run is not judged, it waits for the next start.
             self._lose(Lost(run=report.run, attempt=report.attempt, cause="stopped", seconds=report.seconds))
             return
-        self._release(report.run, report.state)
-        self._runs[report.run] = replace(self._runs[report.run], value=report.value, reason=report.reason)
+        del self._running[report.run]
+        self._backlog.leave(report.run)
+        known = [epoch for epoch in (report.last_epoch, self._runs[report.run].last_epoch) if epoch is not None]
+        # An attempt that ends before its first report has come as far as the run had when it paused last.
+        self._conclude(replace(report, last_epoch=max(known, default=None)))
+
+    def _conclude(self, report: Finished) -> None:
+        """The run is final."""
+        self._runs[report.run] = replace(
+            self._runs[report.run],
+            state=report.state,
+            value=report.value,
+            last_epoch=report.last_epoch,
+            reason=report.reason,
+        )
         self._runs_done += 1
-        self._finished.append(report)
+        self._draft.finished.append(report)
         if report.state is State.FAILED:
             self._failures.appendleft((str(report.run), report.reason))
         self._watch_first(report)
-        runs = [self._runs[RunKey(report.run.trial, seed)] for seed in self.study.seeds]
+        runs = self._runs_of(report.run.trial)
         if all(run.state.final for run in runs):
             self._score(self._trials[report.run.trial], runs)
+        else:
+            self._follow(report.run.trial)
+        self._cohorts.settle(report.run.trial, runs)
 
     def _watch_first(self, report: Finished) -> None:
         if self._runs_done > FIRST_RUNS or self.fatal:
@@ -390,7 +369,7 @@ class Ledger:
         self._tell_seq += 1
         self._move(trial, state)
         self._trials[trial.number] = replace(self._trials[trial.number], value=value, sd=sd, tell_seq=self._tell_seq)
-        self._scores.append(Score(number=trial.number, state=state, value=value, sd=sd, tell_seq=self._tell_seq))
+        self._draft.scores.append(Score(number=trial.number, state=state, value=value, sd=sd, tell_seq=self._tell_seq))
         limit = self.study.max_failures
         if limit is not None and self._counts[State.FAILED] > limit and not self.fatal:
             self.fatal = UnusableError(

@@ -12,8 +12,9 @@ from typing import Protocol, final
 
 from hpsearch.errors import ObjectiveError
 from hpsearch.executor import Executor
-from hpsearch.ledger import Ending, Ledger, Progress
+from hpsearch.ledger import Ledger
 from hpsearch.objective import Workload
+from hpsearch.progress import Ending, Progress
 from hpsearch.store import Holder, Store, StudyRecord
 from hpsearch.study import Study
 
@@ -78,7 +79,8 @@ def search(
     Raises:
         StudyChangedError, StudyHeldError, StoreError: as ``Store.open`` and ``Store.write`` say.
     """
-    snapshot = store.open(record, holder, lease_s=lease_s, allow_changed=allow_changed)
+    curves = study.metric if study.pruner else None
+    snapshot = store.open(record, holder, lease_s=lease_s, allow_changed=allow_changed, curves=curves)
     ledger, clock = Ledger(study, snapshot), _Clock()
     level, deadline = 0, 0.0
     while True:
@@ -94,7 +96,7 @@ def search(
         assignments = []
         if not level and not over_budget:
             ledger.ask()
-            assignments = ledger.claim(executor.capacity())
+            assignments = ledger.claim(executor.capacity(), executor.idle())
         turn = ledger.take()
         if not turn.empty:
             store.write(replace(turn, seconds=clock.unwritten()))

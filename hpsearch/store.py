@@ -204,6 +204,26 @@ class Turn:
 
 
 @final
+@dataclass(kw_only=True)
+class Draft:
+    """A turn while it is being decided."""
+
+    trials: list[Trial] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    epochs: list[EpochReport] = field(default_factory=list)
+    pauses: list[PausedReport] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
+    losses: list[Lost] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    fenced: int = 0
+
+    def turn(self) -> Turn:
+        """It is decided."""
+        return Turn(**vars(self))
+
+
+@final
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """What a door asks of the coordinator."""

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import hpsearch as hp
+from hpsearch.ask import AHEAD
 from hpsearch.errors import ObjectiveError, UnusableError
 from hpsearch.executor import Assignment
-from hpsearch.ledger import AHEAD, LOSS_BUDGET, Ledger
+from hpsearch.ledger import LOSS_BUDGET, Ledger
 from hpsearch.objective import ObjectiveAddress
 from hpsearch.store import Snapshot, Turn
 from hpsearch.strategy import Strategy
@@ -48,7 +49,7 @@ def play(ledger: Ledger, workers: int, *, newest_first: bool = False) -> list[Tu
     turns, busy = [], []
     while not ledger.done:
         ledger.ask()
-        busy += ledger.claim(workers - len(busy))
+        busy += ledger.claim(workers - len(busy), 1)
         turns.append(ledger.take())
         if busy:
             ledger.apply([complete(busy.pop(-1 if newest_first else 0))])
@@ -127,7 +128,7 @@ def test_baselines_come_first_and_outside_n_trials() -> None:
 def test_a_trial_is_the_mean_over_its_seeds_in_their_order() -> None:
     ledger = Ledger(make(hp.Random(), n_trials=1), EMPTY)
     ledger.ask()
-    first, second = ledger.claim(4)
+    first, second = ledger.claim(4, 1)
     ledger.apply([complete(second, 0.3), complete(first, 0.1)])
     (score,) = ledger.take().scores
     assert (score.state, score.value, score.tell_seq) == (State.COMPLETE, 0.2, 1)
@@ -137,7 +138,7 @@ def test_a_trial_is_the_mean_over_its_seeds_in_their_order() -> None:
 def test_diverged_is_an_observation_and_failed_is_stronger() -> None:
     ledger = Ledger(make(hp.Random(), n_trials=2), EMPTY)
     ledger.ask()
-    a, b, c, d = ledger.claim(4)
+    a, b, c, d = ledger.claim(4, 1)
     diverged = Finished(run=a.run, attempt=1, state=State.DIVERGED, reason="nan loss at epoch 2")
     ledger.apply([diverged, complete(b), replace(diverged, run=c.run), fail(d)])
     states = [(s.number, s.state, s.value) for s in ledger.take().scores]
@@ -147,9 +148,9 @@ def test_diverged_is_an_observation_and_failed_is_stronger() -> None:
 def test_reports_of_void_attempts_are_counted_and_dropped() -> None:
     ledger = Ledger(make(hp.Random()), EMPTY)
     ledger.ask()
-    (a,) = ledger.claim(1)
+    (a,) = ledger.claim(1, 1)
     ledger.apply([Lost(run=a.run, attempt=1, cause="signal:9")])
-    (again,) = ledger.claim(1)
+    (again,) = ledger.claim(1, 1)
     assert (again.run, again.attempt, again.params) == (a.run, 2, a.params)
     late = EpochReport(run=a.run, attempt=1, epoch=0, metrics={"loss": 1.0})
     ledger.apply([complete(a), late, complete(again), complete(again)])
@@ -163,7 +164,7 @@ def test_a_run_that_loses_worker_after_worker_fails_in_the_end() -> None:
     ledger = Ledger(make(hp.Random(), n_trials=1, seeds=(0,)), EMPTY)
     ledger.ask()
     for attempt in range(1, LOSS_BUDGET + 2):
-        (a,) = ledger.claim(1)
+        (a,) = ledger.claim(1, 1)
         assert a.attempt == attempt
         ledger.apply([Lost(run=a.run, attempt=attempt, cause="signal:9")])
     turn = ledger.take()
@@ -178,7 +179,7 @@ def test_what_is_nobodys_fault_is_not_charged(cause: str) -> None:
     ledger = Ledger(make(hp.Random(), n_trials=1, seeds=(0,)), EMPTY)
     ledger.ask()
     for attempt in range(1, 2 * LOSS_BUDGET + 2):
-        (a,) = ledger.claim(1)
+        (a,) = ledger.claim(1, 1)
         ledger.apply([Lost(run=a.run, attempt=attempt, cause=cause)])
     assert ledger.take().finished == []
     assert not ledger.done
@@ -188,7 +189,7 @@ def test_out_of_memory_is_tried_once_more() -> None:
     ledger = Ledger(make(hp.Random(), n_trials=1, seeds=(0,)), EMPTY)
     ledger.ask()
     for _ in range(2):
-        (a,) = ledger.claim(1)
+        (a,) = ledger.claim(1, 1)
         ledger.apply([fail(a, reason="oom", error="out of memory")])
     turn = ledger.take()
     assert [loss.cause for loss in turn.losses] == ["oom"]
@@ -198,7 +199,7 @@ def test_out_of_memory_is_tried_once_more() -> None:
 def test_the_same_exception_in_the_first_three_runs_is_a_bug() -> None:
     ledger = Ledger(make(hp.Random()), EMPTY)
     ledger.ask()
-    ledger.apply([fail(a) for a in ledger.claim(3)])
+    ledger.apply([fail(a) for a in ledger.claim(3, 1)])
     assert isinstance(ledger.fatal, UnusableError)
     assert "ValueError: no" in str(ledger.fatal)
 
@@ -206,7 +207,7 @@ def test_the_same_exception_in_the_first_three_runs_is_a_bug() -> None:
 def test_different_exceptions_or_later_ones_stop_nothing() -> None:
     ledger = Ledger(make(hp.Random()), EMPTY)
     ledger.ask()
-    a, b, c, *rest = ledger.claim(7)
+    a, b, c, *rest = ledger.claim(7, 1)
     ledger.apply([fail(a, error="ValueError: 1"), fail(b, error="ValueError: 2"), complete(c)])
     ledger.apply([fail(r) for r in rest])
     assert ledger.fatal is None
@@ -215,7 +216,7 @@ def test_different_exceptions_or_later_ones_stop_nothing() -> None:
 def test_a_study_that_does_not_fit_its_code_stops_at_once_and_keeps_nothing() -> None:
     ledger = Ledger(make(hp.Random()), EMPTY)
     ledger.ask()
-    a, *_ = ledger.claim(2)
+    a, *_ = ledger.claim(2, 1)
     ledger.apply([fail(a, reason="study", error="nobody reads momentum")])
     assert isinstance(ledger.fatal, ObjectiveError)
     assert str(ledger.fatal) == "nobody reads momentum"
@@ -226,7 +227,7 @@ def test_a_study_that_does_not_fit_its_code_stops_at_once_and_keeps_nothing() ->
 def test_too_many_failures_stop_the_study() -> None:
     ledger = Ledger(make(hp.Random(), seeds=(0,), max_failures=2), EMPTY)
     ledger.ask()
-    for k, a in enumerate(ledger.claim(3)):
+    for k, a in enumerate(ledger.claim(3, 1)):
         ledger.apply([fail(a, error=f"ValueError: {k}")])
     assert isinstance(ledger.fatal, UnusableError)
     assert "max_failures: 2" in str(ledger.fatal)
@@ -243,7 +244,7 @@ def test_progress_counts_ranks_and_shows_the_window() -> None:
     study = make(hp.CoarseToFine(trials_per_round=4), n_trials=8, seeds=(0,))
     ledger = Ledger(study, EMPTY)
     ledger.ask()
-    for a in ledger.claim(4):
+    for a in ledger.claim(4, 1):
         ledger.apply([complete(a)])
     ledger.ask()
     progress = ledger.progress()

@@ -10,8 +10,8 @@ import pytest
 import hpsearch as hp
 from hpsearch.errors import ObjectiveError, StoreError, StudyHeldError, UnusableError
 from hpsearch.executors.inline import InlineExecutor
-from hpsearch.ledger import Ending
 from hpsearch.objective import ObjectiveAddress, Workload
+from hpsearch.progress import Ending
 from hpsearch.search import search
 from hpsearch.store import Command, Holder, Store, StudyRecord, this_process
 from hpsearch.stores.memory import MemoryArchive, MemoryRecord, MemoryStore

@@ -18,7 +18,7 @@ from hpsearch.errors import UsageError
 from hpsearch.trial import State
 
 if TYPE_CHECKING:
-    from hpsearch.ledger import Progress
+    from hpsearch.progress import Progress
 
 #: redraws a second: more only costs
 REDRAWS = 4

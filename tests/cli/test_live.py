@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from hpsearch.cli.live import Log, bar, drawing
 from hpsearch.cli.terminal import clip
-from hpsearch.ledger import Progress
+from hpsearch.progress import Progress
 from hpsearch.trial import Direction, State, Trial
 
 

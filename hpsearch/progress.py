@@ -1,0 +1,111 @@
+"""How far a study is and how it ended, for someone who watches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from hpsearch.errors import HpsearchError
+from hpsearch.space import Value
+from hpsearch.store import GROUPED
+from hpsearch.strategy import Decision
+from hpsearch.trial import Direction, Grouped, State, Trial
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a study is, for someone who watches."""
+
+    study: str
+    strategy: str
+    metric: str
+    direction: Direction
+    #: trials by state
+    counts: Mapping[State, int]
+    #: all trials there will be, baselines included; None where nobody knows
+    n_trials: int | None
+    #: runs that have ended, pruned ones included
+    runs_done: int
+    #: None where ``n_trials`` is
+    runs_total: int | None
+    #: at most five complete trials, best first; their ``runs`` are left out
+    best: tuple[Trial, ...]
+    #: the current batch or round, from 0
+    batch: int
+    #: the part of the space the current batch is drawn from, in the parameters' own units; {} where it is all of it
+    window: Mapping[str, tuple[Value, Value]]
+    #: of coordinator's time, over all restarts
+    seconds: float
+    #: until the end at the present pace; None where nobody knows
+    eta_s: float | None
+    #: (``trial/seed``, reason) of the failed runs, newest first, at most five
+    failures: tuple[tuple[str, str], ...]
+    seeds: tuple[int, ...]
+    #: how runs were trained so far, a line each: ``64 lanes, vmap on cpu``, ``solo on cpu: LSTM has no ...``
+    engines: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a search ended."""
+
+    #: ``complete``, ``stopped``, ``interrupted`` or ``failed``
+    state: str
+    reason: str
+    progress: Progress
+    error: HpsearchError | None = None
+
+
+@final
+class Engines:
+    """How the runs of a study were trained: what workers said of it, each thing once.
+
+    Args:
+        known: what former coordinators have recorded of it.
+    """
+
+    def __init__(self, known: Sequence[Decision]) -> None:
+        self._known: set[tuple[str, str, int, str]] = set()
+        #: (engine, device, reason) -> the most lanes
+        self._lanes: dict[tuple[str, str, str], int] = {}
+        for decision in known:
+            said = decision.details
+            self._keep(str(said["engine"]), str(said["device"]), int(said["lanes"]), str(said["reason"]))
+
+    def hear(self, report: Grouped) -> list[Decision]:
+        """What there is to record of it: nothing where it was said before."""
+        if not self._keep(report.engine, report.device, report.lanes, report.reason):
+            return []
+        return [
+            Decision(
+                kind=GROUPED,
+                subject=str(len(report.runs)),
+                reason=_line(report.engine, report.device, report.lanes, report.reason),
+                details={
+                    "engine": report.engine,
+                    "device": report.device,
+                    "lanes": report.lanes,
+                    "reason": report.reason,
+                    "first": str(min(report.runs)) if report.runs else "",
+                },
+            )
+        ]
+
+    def lines(self) -> tuple[str, ...]:
+        """A line for each way of training and its reason, with the most lanes that it had."""
+        return tuple(_line(engine, device, lanes, why) for (engine, device, why), lanes in self._lanes.items())
+
+    def _keep(self, engine: str, device: str, lanes: int, reason: str) -> bool:
+        """Whether it is new."""
+        before = len(self._known)
+        self._known.add((engine, device, lanes, reason))
+        self._lanes[engine, device, reason] = max(lanes, self._lanes.get((engine, device, reason), 0))
+        return len(self._known) > before
+
+
+def _line(engine: str, device: str, lanes: int, reason: str) -> str:
+    many = f"{lanes} lanes, " if lanes > 1 else ""
+    return f"{many}{engine} on {device}" + (f": {reason}" if reason else "")
