@@ -3,8 +3,8 @@ from tests.conformance.executors import ExecutorConformance, assignment, workloa
 
 
 class TestInline(ExecutorConformance):
-    def make(self):
-        return InlineExecutor(device="cpu")
+    def make(self, lanes):
+        return InlineExecutor(device="cpu", lanes=lanes)
 
 
 def test_close_forgets_what_waits(tmp_path):

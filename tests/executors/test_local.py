@@ -16,8 +16,8 @@ from tests.conformance.executors import ExecutorConformance, assignment, drive, 
 
 
 class TestLocal(ExecutorConformance):
-    def make(self):
-        return LocalExecutor(1, device="cpu")
+    def make(self, lanes):
+        return LocalExecutor(1, device="cpu", lanes=lanes)
 
 
 @pytest.fixture
