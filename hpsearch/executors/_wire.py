@@ -134,9 +134,17 @@ def _unpack(data: Mapping[str, Any]) -> Report:
             run=run, attempt=attempt, epoch=_count(data["epoch"]), metrics=metrics, epochs=epochs, layers=layers
         )
     if data["is"] == "PausedReport":
-        return PausedReport(run=run, attempt=attempt, epoch=_count(data["epoch"]))
+        return PausedReport(
+            run=run,
+            attempt=attempt,
+            epoch=_count(data["epoch"]),
+            seconds=_number(data["seconds"]),
+            worker=_text(data["worker"]),
+            engine=_text(data["engine"]),
+            environment=_environment(data["environment"]),
+        )
     if data["is"] != "Finished":
-        raise ValueError(f"no report: is {data['is']!r}")
+        raise ValueError(f"no report: is {_shown(data['is'])}")
     return _finished(run, attempt, data)
 
 
@@ -158,11 +166,13 @@ def _finished(run: RunKey, attempt: int, data: Mapping[str, Any]) -> Finished:
         seconds=_number(data["seconds"]),
         worker=_text(data["worker"]),
         engine=_text(data["engine"]),
-        environment=None if data["environment"] is None else _environment(data["environment"]),
+        environment=_environment(data["environment"]),
     )
 
 
-def _environment(data: Mapping[str, Any]) -> Environment:
+def _environment(data: Mapping[str, Any] | None) -> Environment | None:
+    if data is None:
+        return None
     packages = {_text(name): _text(version) for name, version in data["packages"].items()}
     dirty = data["git_dirty"]
     if not isinstance(dirty, bool):
