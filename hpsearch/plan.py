@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from hpsearch.declaration import is_function
+from hpsearch.pruner import Bracket, Pruner, Rung
 from hpsearch.space import Params
 from hpsearch.strategy import History
-from hpsearch.study import Study, warnings_of
+from hpsearch.study import Study, cohort_of, epochs_of, warnings_of
+from hpsearch.trial import Direction
 
 
 @final
@@ -37,6 +40,33 @@ class Measured:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """What the pruner leaves to train where it stops as few as it can: where all trials are equal at every rung."""
+
+    #: trials that are compared with each other
+    cohort: int
+    #: how many cohorts there are, the last of which may be smaller; None where only the time budget ends it
+    cohorts: int | None
+    #: of the first cohort
+    brackets: Sequence[Bracket]
+    #: for each bracket how many trials come to each of its rungs, and last to the end
+    come: Sequence[Sequence[int]]
+    #: of all runs, baselines included, or of one cohort where ``cohorts`` is None; None where nobody knows the epochs
+    #: of a run
+    epochs: int | None
+    #: the same without pruning
+    full_epochs: int | None
+    #: what the user should know of it
+    notes: Sequence[str]
+
+    @property
+    def share(self) -> float:
+        """The part of the epochs that is left; 1 where nobody knows."""
+        return 1.0 if self.epochs is None or not self.full_epochs else self.epochs / self.full_epochs
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a study will run."""
 
@@ -49,13 +79,16 @@ class Plan:
     first: Sequence[Params]
     #: what the user should know before the start
     notes: Sequence[str]
+    #: None without a pruner
+    pruning: Pruning | None = None
 
     def seconds(self, measured: Measured, workers: int) -> float | None:
-        """How long it will take on so many workers, by one measured run; None where nothing tells."""
+        """How long it will take on so many workers, by one measured run, at most; None where nothing tells."""
         run_s = measured.estimate_s
         if run_s is None or self.runs is None:
             return None
-        return measured.first_s + run_s * max(1.0, self.runs / workers)
+        share = 1.0 if self.pruning is None else self.pruning.share
+        return measured.first_s + run_s * max(1.0, share * self.runs / workers)
 
 
 def plan(study: Study, show: int = 5) -> Plan:
@@ -71,4 +104,65 @@ def plan(study: Study, show: int = 5) -> Plan:
         baselines=study.baselines,
         first=first,
         notes=warnings_of(study),
+        pruning=_pruning(study, min(ends) if ends else None),
     )
+
+
+def _pruning(study: Study, trials: int | None) -> Pruning | None:
+    """``trials``: those that the strategy chooses; None where nobody knows how many."""
+    cohort, epochs = cohort_of(study), epochs_of(study)
+    if study.pruner is None or cohort is None:
+        return None
+    cohort = cohort if trials is None else min(cohort, trials)
+    sizes = [cohort] if trials is None else [min(cohort, trials - start) for start in range(0, trials, cohort)]
+    brackets = study.pruner.brackets(cohort, epochs)
+    counted = full = None
+    if epochs is not None:
+        whole = 0 if trials is None else len(study.baselines) * epochs
+        by_size = {size: _epochs(study.pruner, size, epochs) for size in set(sizes)}
+        counted = len(study.seeds) * (whole + sum(by_size[size] for size in sizes))
+        full = len(study.seeds) * (whole + sum(sizes) * epochs)
+    return Pruning(
+        cohort=cohort,
+        cohorts=None if trials is None else len(sizes),
+        brackets=brackets,
+        come=[_come(study.pruner, bracket) for bracket in brackets],
+        epochs=counted,
+        full_epochs=full,
+        notes=_pruning_notes(study, study.pruner),
+    )
+
+
+def _epochs(pruner: Pruner, trials: int, epochs: int) -> int:
+    """How many epochs a cohort trains at most, with one seed."""
+    return sum(
+        n * (epoch - before)
+        for bracket in pruner.brackets(trials, epochs)
+        for n, epoch, before in zip(_come(pruner, bracket), (*bracket.rungs, epochs), (0, *bracket.rungs), strict=True)
+    )
+
+
+def _come(pruner: Pruner, bracket: Bracket) -> list[int]:
+    """How many trials come to each rung, and to the end, where none is better than another: no pruner stops fewer."""
+    alive, counts = frozenset(range(bracket.trials)), [bracket.trials]
+    for epoch in bracket.rungs:
+        equal = dict.fromkeys(sorted(alive), (0.0,))
+        rung = Rung(epoch=epoch, direction=Direction.MINIMIZE, values=equal, waiting=alive, expected=0)
+        alive = pruner.decide(rung).go
+        counts.append(len(alive))
+    return counts
+
+
+def _pruning_notes(study: Study, pruner: Pruner) -> list[str]:
+    notes = []
+    if is_function(study.objective):
+        notes.append(
+            f"a run goes on after a rung from what {study.objective.name} has saved in run.checkpoint_dir; one that "
+            "saves nothing there starts over"
+        )
+    if pruner.asynchronous:
+        notes.append(
+            f"{pruner.name} is asynchronous: which trials go on depends on which were faster, so another number "
+            "of workers may prune others"
+        )
+    return notes

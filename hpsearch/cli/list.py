@@ -45,6 +45,11 @@ def list_(
     print_table(heads, [_row(study) for study in studies])
 
 
+def pruner_name(study: StudySummary) -> str:
+    """What stops its trials early; empty where nothing does."""
+    return str((study.spec.get("pruner") or {}).get("name", ""))
+
+
 def _row(study: StudySummary) -> list[str]:
     best = study.best
     return [
@@ -54,7 +59,7 @@ def _row(study: StudySummary) -> list[str]:
         number(best[2], 2) if best and best[2] is not None else "",
         str(study.spec["metric"]),
         trials_text(study),
-        str(study.spec["strategy"]["name"]),
+        " + ".join(filter(None, [study.spec["strategy"]["name"], pruner_name(study)])),
         ago(time.time() - study.updated),
         " ".join(study.tags),
     ]
@@ -82,6 +87,7 @@ def summary_json(study: StudySummary) -> dict[str, Any]:
         "state": study.state,
         "reason": study.reason,
         "strategy": study.spec["strategy"]["name"],
+        "pruner": pruner_name(study) or None,
         "metric": study.spec["metric"],
         "direction": study.spec["direction"],
         "seeds": study.spec["seeds"],

@@ -14,7 +14,8 @@ from hpsearch.cli.terminal import duration, out, out_json, params_text, print_ta
 from hpsearch.errors import HpsearchError, UsageError
 
 if TYPE_CHECKING:
-    from hpsearch.plan import Measured, Plan
+    from hpsearch.plan import Measured, Plan, Pruning
+    from hpsearch.pruner import Bracket, Pruner
     from hpsearch.study import Study
 
 
@@ -96,6 +97,12 @@ def _print(study: Study, planned: Plan) -> None:
     out(f"metric    {study.metric}, {study.direction}")
     runs = "" if planned.runs is None else f" = {planned.runs:,} runs"
     out(f"trials    {many}{baselines} x {seeds}{runs}")
+    if planned.pruning is not None and study.pruner is not None:
+        # Asynchronously more may go on than the rule gives in the end.
+        most = "about" if study.pruner.asynchronous else "at most"
+        out(f"pruner    {study.pruner.name}, {_pruning_text(planned.pruning, most)}")
+        for bracket, counts in zip(planned.pruning.brackets, planned.pruning.come, strict=True):
+            out(f"          {_bracket_text(bracket, counts, most)}")
     if study.budget_s is not None:
         out(f"budget    {duration(study.budget_s)}")
     fixed = study.search_space.fixed
@@ -109,8 +116,29 @@ def _print(study: Study, planned: Plan) -> None:
         cells = [[head, *(setting_text(setting.get(name)) for name in names)] for head, setting in rows]
         print_table(["trial", *names], cells)
         out()
-    for note in planned.notes:
+    for note in [*planned.notes, *(planned.pruning.notes if planned.pruning else ())]:
         say(f"note: {note}", style="yellow")
+
+
+def _pruning_text(pruning: Pruning, most: str) -> str:
+    """``3 cohorts of 27 trials: at most 891 epochs, 6,561 without it``."""
+    count, trials = pruning.cohorts, f"{pruning.cohort:,} trial{'s' * (pruning.cohort > 1)}"
+    text = f"cohorts of {trials}" if count is None else f"{count:,} cohort{'s' * (count > 1)} of {trials}"
+    if pruning.epochs is None or pruning.full_epochs is None:
+        return text
+    each = " a cohort" * (count is None)
+    return f"{text}: {most} {pruning.epochs:,} epochs{each}, {pruning.full_epochs:,} without it"
+
+
+def _bracket_text(bracket: Bracket, counts: Sequence[int], most: str) -> str:
+    """``81 trials, after epoch 1 at most 27, after 3 at most 9``."""
+    trials = f"{bracket.trials:,} trial{'s' * (bracket.trials > 1)}"
+    if not bracket.rungs:
+        return f"{trials} to the end"
+    if set(counts) == {bracket.trials}:
+        return f"{trials}; some may stop after epoch {', '.join(map(str, bracket.rungs))}"
+    first, *others = [f"{most} {n:,} after epoch {epoch:,}" for n, epoch in zip(counts[1:], bracket.rungs, strict=True)]
+    return ", ".join([f"{trials}; {first}", *(text.removeprefix(f"{most} ").replace("epoch ", "") for text in others)])
 
 
 def _time_text(measured: Measured, seconds: float | None, count: int) -> str:
@@ -136,6 +164,21 @@ def _json(study: Study, planned: Plan, measured: Measured | None) -> dict[str, A
         "baselines": planned.baselines,
         "first": planned.first,
         "notes": planned.notes,
+        "pruner": None
+        if planned.pruning is None or study.pruner is None
+        else _pruner_json(study.pruner, planned.pruning),
         "epoch_s": measured.epoch_s if measured else None,
         "run_s": measured.estimate_s if measured else None,
     }
+
+
+def _pruner_json(pruner: Pruner | None, pruning: Pruning | None) -> dict[str, Any] | None:
+    if pruner is None or pruning is None:
+        return None
+    brackets = [
+        {"trials": bracket.trials, "rungs": bracket.rungs, "come": counts}
+        for bracket, counts in zip(pruning.brackets, pruning.come, strict=True)
+    ]
+    sizes = {"cohort": pruning.cohort, "cohorts": pruning.cohorts}
+    costs = {"epochs": pruning.epochs, "full_epochs": pruning.full_epochs}
+    return {"name": pruner.name, **sizes, "brackets": brackets, **costs, "notes": pruning.notes}

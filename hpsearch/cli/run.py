@@ -166,9 +166,8 @@ def start(study: Study, common: Common, how: How, *, confirm: bool, extend: bool
     if not common.quiet:
         trials = "trials until the budget ends" if planned.trials is None else f"{planned.trials:,} trials"
         count = len(study.seeds)
-        say(
-            f"study {study.name}   {study.strategy.name}, {trials} x {count} seed{'s' * (count > 1)}, seed {study.seed}"
-        )
+        chosen = study.strategy.name + (f" + {study.pruner.name}" if study.pruner else "")
+        say(f"study {study.name}   {chosen}, {trials} x {count} seed{'s' * (count > 1)}, seed {study.seed}")
         say(f"db {_redacted(url)}   metric {study.metric}, {study.direction}", style="dim")
         if note := _no_fusing(study, options["fuse"]):
             say(f"note: {note}", style="yellow")

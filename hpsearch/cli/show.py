@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from hpsearch.archive import Archive, Curve, StudySummary
 from hpsearch.cli.addresses import parse, run_of, study_of, trial_of
-from hpsearch.cli.list import counts_text, summary_json, trials_text
+from hpsearch.cli.list import counts_text, pruner_name, summary_json, trials_text
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import (
     duration,
@@ -91,6 +91,7 @@ def _show_study(study: StudySummary, trials: list[Trial], decisions: list[Decisi
             "held by": study.holder,
             "file": study.file,
             "strategy": str(spec["strategy"]["name"]),
+            "pruner": pruner_name(study),
             "metric": f"{spec['metric']}, {spec['direction']}",
             "seeds": ", ".join(map(str, spec["seeds"])),
             "trials": f"{trials_text(study)}   {counts_text(dict(study.counts))}",

@@ -45,6 +45,20 @@ def test_show_study(folder: Path, hpsearch) -> None:
     assert json.loads(hpsearch("show", "toy", "--json").out)["state"] == "complete"
 
 
+def test_list_and_show_name_the_pruner(folder: Path, hpsearch) -> None:
+    changes = ("--set", "pruner=successive_halving", "--set", "n_trials=6", "--name", "pruned")
+    ended = hpsearch("run", "other.yaml", *changes, "--on", "inline", "--progress", "none")
+    assert ended.code == 0
+    assert "study pruned   random + successive_halving, 6 trials" in ended.err
+    rows = {row.split()[0]: row for row in hpsearch("list").out.splitlines()}
+    assert "random + successive_halving" in rows["pruned"]
+    assert "+" not in rows["other"]
+    assert "pruner    successive_halving\n" in hpsearch("show", "pruned").out
+    assert "pruner" not in hpsearch("show", "other").out
+    assert json.loads(hpsearch("show", "pruned", "--json").out)["pruner"] == "successive_halving"
+    assert json.loads(hpsearch("show", "other", "--json").out)["pruner"] is None
+
+
 def test_show_trial_with_its_runs_and_curves(folder: Path, hpsearch) -> None:
     text = hpsearch("show", "toy/0").out
     assert "toy/0 (baseline)" in text

@@ -125,6 +125,28 @@ def test_plan_runs_nothing(fresh: Path, hpsearch) -> None:
     assert not list(fresh.glob("*.db")) + list(fresh.glob("hpsearch-files"))
 
 
+def test_plan_shows_the_rungs_and_what_pruning_saves(fresh: Path, hpsearch) -> None:
+    plan = ("plan", "other.yaml", "--show", "0", "--no-measure", "--set", "n_trials=81")
+    ended = hpsearch(*plan, "--set", "pruner=successive_halving", "--set", "search_space.epochs=27")
+    assert ended.code == 0
+    assert "pruner    successive_halving, 1 cohort of 81 trials: at most 243 epochs, 2,187 without it" in ended.out
+    assert "          81 trials; at most 27 after epoch 1, 9 after 3, 3 after 9\n" in ended.out
+    assert ended.err.startswith("note: a run goes on after a rung from what train has saved in run.checkpoint_dir; one")
+    ended = hpsearch(*plan, "--set", "pruner.hyperband.max_epochs=9", "--set", "pruner.hyperband.asynchronous=true")
+    rows = ended.out.splitlines()
+    start = rows.index("pruner    hyperband, 1 cohort of 81 trials")
+    assert rows[start + 1 : start + 4] == [
+        "          44 trials; about 14 after epoch 1, 4 after 3",
+        "          22 trials; about 7 after epoch 3",
+        "          15 trials to the end",
+    ]
+    assert "depends on which were faster" in ended.err
+    found = json.loads(hpsearch(*plan, "--set", "pruner.median.max_epochs=9", "--json").out)["pruner"]
+    assert (found["name"], found["cohort"], found["epochs"]) == ("median", 81, None)
+    assert found["brackets"] == [{"trials": 81, "rungs": [5], "come": [81, 81]}]
+    assert json.loads(hpsearch(*plan, "--json").out)["pruner"] is None
+
+
 def test_plan_times_an_epoch(fresh: Path) -> None:
     ended = shell(fresh, "plan", "slow.yaml", "--json", "--workers", "2")
     assert ended.code == 0, ended.err

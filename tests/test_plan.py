@@ -1,0 +1,103 @@
+"""What a plan says of pruning; what it says of trials and time is tested through ``hpsearch plan``."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpsearch.objective import ObjectiveAddress
+from hpsearch.plan import Measured, plan
+from hpsearch.pruners.hyperband import Hyperband
+from hpsearch.pruners.median import Median
+from hpsearch.pruners.successive_halving import SuccessiveHalving
+from hpsearch.space import Categorical, Float, SearchSpace
+from hpsearch.strategies.bayesian import Bayesian
+from hpsearch.strategies.random import Random
+from hpsearch.study import Study
+
+LR = Float(1e-5, 1, log=True)
+
+
+def study(epochs=27, **changes) -> Study:
+    space = {"lr": LR} if epochs is None else {"lr": LR, "epochs": Categorical((epochs,))}
+    base = Study(
+        name="digits",
+        objective=ObjectiveAddress(source="train.py", name="train", folder=Path("/somewhere")),
+        search_space=SearchSpace(space),
+        strategy=Random(),
+        metric="val_loss",
+        n_trials=81,
+    )
+    return replace(base, **{"pruner": SuccessiveHalving(), **changes})
+
+
+def test_without_a_pruner_there_is_nothing_to_say():
+    assert plan(study(pruner=None)).pruning is None
+
+
+def test_successive_halving_costs_what_the_textbook_says():
+    pruning = plan(study()).pruning
+    assert pruning.come == [[81, 27, 9, 3]]
+    assert (pruning.cohort, pruning.cohorts, pruning.epochs, pruning.full_epochs) == (81, 1, 243, 2187)
+    assert pruning.share == 1 / 9
+    longer = plan(study(81)).pruning
+    assert (longer.come, longer.epochs, longer.full_epochs) == ([[81, 27, 9, 3, 1]], 297, 6561)
+
+
+def test_seeds_and_baselines_count_and_baselines_are_not_pruned():
+    pruning = plan(study(seeds=(0, 1, 2), baselines=({"lr": 0.1, "epochs": 27},) * 2)).pruning
+    assert pruning.epochs == 3 * (243 + 2 * 27)
+    assert pruning.full_epochs == 3 * (2187 + 2 * 27)
+
+
+def test_cohorts_are_counted_with_the_last_and_smaller_one():
+    pruning = plan(study(n_trials=30, pruner=SuccessiveHalving(cohort=27))).pruning
+    # 27 + 9 * 2 + 3 * 6 + 1 * 18, and of three trials 3 + 1 * 26
+    assert (pruning.cohort, pruning.cohorts, pruning.epochs, pruning.full_epochs) == (27, 2, 81 + 29, 30 * 27)
+    larger = plan(study(n_trials=30, pruner=SuccessiveHalving(cohort=81))).pruning
+    assert (larger.cohort, larger.cohorts) == (30, 1)
+    batches = plan(study(n_trials=None, budget_s=60.0, strategy=Bayesian(batch=9))).pruning
+    assert (batches.cohort, batches.cohorts) == (9, None)
+    assert (batches.epochs, batches.full_epochs) == (9 + 3 * 2 + 24, 9 * 27)
+
+
+def test_hyperband_has_a_line_a_bracket():
+    pruning = plan(study(81, n_trials=143, pruner=Hyperband())).pruning
+    assert [bracket.trials for bracket in pruning.brackets] == [81, 34, 15, 8, 5]
+    assert pruning.come == [[81, 27, 9, 3, 1], [34, 11, 3, 1], [15, 5, 1], [8, 2], [5]]
+    assert pruning.epochs == 297 + (34 * 3 + 11 * 6 + 3 * 18 + 54) + (15 * 9 + 5 * 18 + 54) + (8 * 27 + 2 * 54) + 5 * 81
+
+
+def test_the_median_rule_need_not_stop_anyone():
+    pruning = plan(study(20, pruner=Median())).pruning
+    assert pruning.come == [[81, 81, 81, 81]]
+    assert pruning.epochs == pruning.full_epochs
+
+
+def test_where_nobody_knows_the_epochs_the_rungs_are_still_known():
+    pruning = plan(study(None)).pruning
+    assert pruning.come == [[81, 27, 9, 3, 1]]
+    assert (pruning.epochs, pruning.full_epochs, pruning.share) == (None, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "asynchronous", "words"),
+    [
+        ("def train(run): ...\n", False, ["saves nothing there starts over"]),
+        ("class train(hp.TrainingTask): ...\n", False, []),
+        ("class train(hp.TrainingTask): ...\n", True, ["depends on which were faster"]),
+    ],
+)
+def test_what_the_user_should_know(tmp_path, body, asynchronous, words):
+    (tmp_path / "train.py").write_text(body)
+    there = ObjectiveAddress("train.py", "train", tmp_path)
+    planned = plan(study(objective=there, pruner=SuccessiveHalving(asynchronous=asynchronous)))
+    assert planned.notes == []  # which would be asked about before a run
+    assert len(planned.pruning.notes) == len(words)
+    assert all(word in note for word, note in zip(words, planned.pruning.notes, strict=True))
+
+
+def test_the_time_is_that_of_the_epochs_that_are_left():
+    measured = Measured(first_s=1.0, epoch_s=0.5, epochs=27, run_s=None)
+    assert plan(study()).seconds(measured, 1) == pytest.approx(1 + 243 * 0.5)
+    assert plan(study(pruner=None)).seconds(measured, 1) == pytest.approx(1 + 2187 * 0.5)
