@@ -66,21 +66,21 @@ class FusedTraining:
         parts: on the lanes' device.
         recipe: of any lane; all have its optimizer and batch size, and clip or smooth labels all or none.
         model: the form that all lanes share, on its device and in its precision.
-        slots: how many lanes there can be, at least 2.
+        slots: how many lanes there can be.
     """
 
     def __init__(self, task: TrainingTask, parts: Parts, recipe: Recipe, model: nn.Module, slots: int) -> None:
         self.task, self.parts = task, parts
         self.optimizer, self.batch_size = recipe.optimizer, recipe.batch_size
         self._smoothing = recipe.label_smoothing > 0
-        self.stack = Stack(model, slots)
+        self.stack = Stack(model, slots + 1)
         flat = self.stack.flat
         self._dtype, self.device = flat.dtype, flat.device
         self.buffers = {name: torch.zeros_like(flat) for name in BUFFERS[recipe.optimizer]}
         self.gradient = torch.zeros_like(flat)
         self._best = torch.empty_like(flat)
         self._best_rest = {name: torch.empty_like(rows) for name, rows in self.stack.rest.items()}
-        self._has_best = [False] * slots
+        self._has_best = [False] * (slots + 1)
         self.lanes: list[Lane] = []
         self.way = Way()
 
@@ -127,7 +127,7 @@ class FusedTraining:
         return {
             "model": self.stack.state(k),
             "best": self.best(k),
-            "buffers": {name: rows[k].clone() for name, rows in self.buffers.items()},
+            "buffers": {name: rows[k, self.stack.columns] for name, rows in self.buffers.items()},
             "steps": lane.steps,
             "rate": lane.rate.state(),
         }
@@ -141,7 +141,7 @@ class FusedTraining:
         model.load_state_dict(state["model"])
         self.stack.put(k, model, floats)
         for name, rows in self.buffers.items():
-            rows[k] = state["buffers"][name]
+            rows[k, self.stack.columns] = state["buffers"][name]
         self.lanes[k].steps = state["steps"]
         self.lanes[k].rate.restore(state["rate"])
 
@@ -166,13 +166,17 @@ class FusedTraining:
 
     @property
     def width(self) -> int:
-        """Lanes that are computed: at least 2, since kernels for one differ."""
-        return max(2, len(self.lanes))
+        """Lanes that are computed: one more than there are.
+
+        Vector instructions leave the last elements of a tensor to others that round differently. So the last lane is a
+        companion that nobody hears of, and the bits of a lane do not depend on its slot or on how many there are.
+        """
+        return len(self.lanes) + 1
 
     def run_epoch(self) -> list[dict[str, float]]:
         """Train and validate each lane's own next epoch: its metrics; ``train_loss`` alone where that diverged."""
         count = len(self.lanes)
-        lanes = self.lanes if count > 1 else self.pad()
+        lanes = self.padded()
         losses, sizes = self.train_epoch(lanes)
         tables = []
         for row in losses.double().cpu().T.contiguous():
@@ -190,10 +194,10 @@ class FusedTraining:
             lane.epoch += 1
         return tables[:count]
 
-    def pad(self) -> list[Lane]:
-        """The only lane, with a companion in the second slot that nobody hears of."""
-        self._copy(0, 1)
-        return [self.lanes[0], replace(self.lanes[0])]
+    def padded(self) -> list[Lane]:
+        """The lanes and their companion: the first one's double."""
+        self._copy(0, len(self.lanes))
+        return [*self.lanes, replace(self.lanes[0])]
 
     def train_epoch(self, lanes: Sequence[Lane]) -> tuple[Tensor, list[int]]:
         """One pass of each lane over the train part in its own order: losses (T, K), examples of each of T batches."""
@@ -295,7 +299,7 @@ class FusedTraining:
         """The gradient of each lane's loss into ``gradient``."""
         parts = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True)
         whole = [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(parts, leaves.values(), strict=True)]
-        torch.cat([g.reshape(k, -1) for g in whole], 1, out=self.gradient[:k])
+        self.stack.gather(whole, self.gradient[:k])
 
     def _update(self, k: int, numbers: Settings) -> None:
         buffers = {name: rows[:k] for name, rows in self.buffers.items()}
@@ -311,9 +315,7 @@ class FusedTraining:
             output = model(inputs)
             return self.numbers(output, targets) if self.way.metrics else output
 
-        # As many activations at once as in training.
-        chunk = max(2, -(-k * self.batch_size // VALIDATION_BATCH))
-        forward = self.stack.over_lanes(measure, k, shared=2, chunk=chunk if chunk < k else None)
+        forward = self.stack.over_lanes(measure, k, shared=2, chunk=self._chunk(k))
         views = self.stack.views(self.stack.flat[:k])
         sums: dict[int, dict[str, list[Tensor]]] = {j: {} for j in wanted}
         sizes = []
@@ -335,6 +337,12 @@ class FusedTraining:
     def prepared_for_validation(self, inputs: Tensor) -> Tensor:
         """Inputs as stored -> as the models take them."""
         return ready(self.parts, self._dtype, inputs)
+
+    def _chunk(self, k: int) -> int | None:
+        """Lanes validated at once: on a GPU as many activations as in training; on the CPU all, for their bits."""
+        if self.device.type == "cpu":
+            return None
+        return max(2, -(-k * self.batch_size // VALIDATION_BATCH))
 
     def numbers(self, output: Any, targets: Tensor) -> dict[str, Any]:
         numbers = {"loss": self.task.loss(output, targets), **self.task.metrics(output, targets)}

@@ -159,7 +159,7 @@ class Group:
 
     def __init__(self, members: Sequence[Member], workload: Workload, slots: int, device: str) -> None:
         self.members: list[Member] = []
-        self.slots = max(2, slots)
+        self.slots = slots
         self.engine = "vmap"
         self._first, self._workload, self._device = list(members), workload, device
         self._trainings: list[FusedTraining] = []

@@ -20,6 +20,7 @@ class _LaneLinear(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x = _aligned(x)
         ctx.save_for_backward(x, weight)
         ctx.biased = bias is not None
         if bias is None:
@@ -28,7 +29,7 @@ class _LaneLinear(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (g,), (x, weight) = gradients, ctx.saved_tensors
+        (x, weight), g = ctx.saved_tensors, _aligned(gradients[0])
         return (
             torch.bmm(g, weight) if ctx.needs_input_grad[0] else None,
             torch.bmm(g.transpose(1, 2), x) if ctx.needs_input_grad[1] else None,
@@ -101,6 +102,20 @@ class _CrossEntropy(Function):
         k = info.batch_size
         both = _first(logits, in_dims[0], k), _first(classes, in_dims[1], k)
         return _LaneCrossEntropy.apply(*both), 0  # type: ignore[no-untyped-call]
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """The same (K, N, F), each lane beginning at a multiple of 64 bytes.
+
+    A matrix product may round in another way where its matrix begins at an odd address, and bits must not depend on
+    the slot.
+    """
+    k, n, f = x.shape
+    size, whole = n * f, 64 // x.element_size()
+    if size % whole == 0 or x.device.type != "cpu" or x.stride(0) == 0:
+        return x
+    rows = x.new_empty(k, -(-size // whole) * whole)[:, :size].view(k, n, f)
+    return rows.copy_(x)
 
 
 def _first(x: Tensor, dim: int | None, k: int) -> Tensor:

@@ -50,9 +50,7 @@ def probe(training: FusedTraining, references: Mapping[int, nn.Module]) -> None:
     stack = training.stack
     before = {name: rows.clone() for name, rows in stack.rest.items()}
     attributes = attributes_of(stack.form)
-    lanes = list(training.lanes)
-    if len(lanes) == 1:
-        lanes = training.pad()
+    lanes = training.padded()
     rows = orders([lane.seed for lane in lanes], [lane.epoch for lane in lanes], *_examples(training))
     rows = rows[:, : training.batch_size]
     try:
@@ -97,7 +95,7 @@ def _train(
             error = failure
             continue
         stack.take(changed)
-        return values.detach(), training.gradient[:k].clone()
+        return values.detach(), training.gradient[:k, stack.columns]
     assert error is not None
     _same_attributes(stack.form, attributes)
     raise CannotFuse(explain(error)) from error

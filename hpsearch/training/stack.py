@@ -20,6 +20,8 @@ from hpsearch.training.optim import Weights
 from hpsearch.training.randomness import KeyedDropout, Stream
 from hpsearch.training.structure import Place
 
+#: elements: kernels may round in another way where a lane's matrix begins at an odd address
+ALIGNED = 16
 #: name -> (K, ...)
 Rows = Mapping[str, Tensor]
 
@@ -30,18 +32,30 @@ class Stack:
 
     Args:
         model: the first of them, on its device; from now on the form that all share.
-        slots: S, at least 2.
+        slots: S.
     """
 
     def __init__(self, model: nn.Module, slots: int) -> None:
         weights = Weights(model)
         self.form, self.slots = model, slots
-        self.penalised, self.layers = weights.penalised, weights.layers
         named = dict(model.named_parameters())
         self._shapes = {name: p.shape for name, p in named.items() if p.requires_grad}
+        self._starts, self._width = _aligned([shape.numel() for shape in self._shapes.values()])
+        device = weights.flat.device
+        #: where the weights of a model alone are in a row, (P,)
+        self.columns = torch.cat(
+            [
+                start + torch.arange(shape.numel())
+                for start, shape in zip(self._starts, self._shapes.values(), strict=True)
+            ]
+        ).to(device)
+        self.penalised = torch.zeros(self._width, dtype=weights.flat.dtype, device=device)
+        self.penalised[self.columns] = weights.penalised
+        #: layer -> its part of a row
+        self.layers = self._layers()
         frozen = {name: p.detach() for name, p in named.items() if not p.requires_grad}
-        #: trainable weights, (S, P)
-        self.flat = torch.empty(slots, weights.flat.numel(), dtype=weights.flat.dtype, device=weights.flat.device)
+        #: trainable weights, (S, W): each parameter begins at a multiple of ``ALIGNED``, with zeros in between
+        self.flat = torch.zeros(slots, self._width, dtype=weights.flat.dtype, device=device)
         #: buffers and frozen parameters, (S, ...)
         self.rest = {
             name: torch.empty(slots, *tensor.shape, dtype=tensor.dtype, device=tensor.device)
@@ -55,7 +69,7 @@ class Stack:
     def put(self, slot: int, model: nn.Module, floats: Mapping[Place, float]) -> list[Place]:
         """Copy a model into a slot: the places of floats in which it differs from the form and no lane did before."""
         parameters = dict(model.named_parameters())
-        self.flat[slot] = torch.cat([parameters[name].reshape(-1) for name in self._shapes])
+        self.flat[slot, self.columns] = torch.cat([parameters[name].reshape(-1) for name in self._shapes])
         named = {**parameters, **dict(model.named_buffers())}
         for name, rows in self.rest.items():
             rows[slot] = named[name]
@@ -85,13 +99,29 @@ class Stack:
         }
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Name -> (K, ...), views of the weights (K, P)."""
-        views, start = {}, 0
-        for name, shape in self._shapes.items():
-            end = start + shape.numel()
-            views[name] = flat[:, start:end].view(len(flat), *shape)
-            start = end
-        return views
+        """Name -> (K, ...), views of the weights (K, W)."""
+        return {
+            name: flat[:, start : start + shape.numel()].view(len(flat), *shape)
+            for start, (name, shape) in zip(self._starts, self._shapes.items(), strict=True)
+        }
+
+    def gather(self, parts: Sequence[Tensor], out: Tensor) -> None:
+        """Write what is a tensor (K, ...) a parameter into rows (K, W)."""
+        k, pieces = len(out), []
+        ends = [*self._starts[1:], self._width]
+        for part, start, end in zip(parts, self._starts, ends, strict=True):
+            rows = part.reshape(k, -1)
+            gap = end - start - rows.shape[1]
+            pieces += [rows, rows.new_zeros(k, gap)] if gap else [rows]
+        torch.cat(pieces, 1, out=out)
+
+    def _layers(self) -> dict[str, slice]:
+        layers: dict[str, slice] = {}
+        for start, (name, shape) in zip(self._starts, self._shapes.items(), strict=True):
+            layer = name.rpartition(".")[0] or name
+            first = layers[layer].start if layer in layers else start
+            layers[layer] = slice(first, start + shape.numel())
+        return layers
 
     def leaves(self, lanes: int) -> dict[str, Tensor]:
         """The same of the first lanes' weights, to be differentiated by."""
@@ -153,6 +183,15 @@ class Stack:
         path, name = place
         number: float = self._modules[path].__dict__[name]
         return number
+
+
+def _aligned(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Where each of these begins in a row, and the row's length."""
+    starts, end = [], 0
+    for size in sizes:
+        starts.append(end)
+        end += -(-size // ALIGNED) * ALIGNED
+    return starts, end
 
 
 def _modes(keys: Sequence[Stream]) -> ExitStack:

@@ -24,6 +24,7 @@ from hpsearch.training.course import Orders, Outcome
 from hpsearch.training.environment import environment
 from hpsearch.training.guard import clean_process, seed_everything
 from hpsearch.training.load import TrainingFunction, load
+from hpsearch.training.recipe import resolve
 from hpsearch.training.solo import train
 from hpsearch.trial import Direction, Finished, PausedReport, Report, State
 
@@ -119,7 +120,8 @@ def _attempt(active: LiveRun, workload: Workload) -> Finished | PausedReport:
 
 
 def _train(task: TrainingTask, active: LiveRun, workload: Workload) -> Outcome:
-    return train(task, active.params, orders_of(active, workload), partial(active.tell, epochs=task.epochs))
+    tell = partial(active.tell, epochs=resolve(task, active.params).epochs)
+    return train(task, active.params, orders_of(active, workload), tell)
 
 
 def orders_of(active: LiveRun, workload: Workload) -> Orders:
