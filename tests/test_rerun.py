@@ -314,6 +314,20 @@ def test_a_run_that_was_trained_in_a_group_is_repeated_alone(folder: Path, tmp_p
     assert (done.engine, done.engine_now, done.bits_promised) == ("vmap, cpu, 4 lanes", "solo, cpu", False)
 
 
+def test_a_study_that_was_trained_in_groups_and_pruned_is_repeated_whole(folder: Path) -> None:
+    (folder / "cut.yaml").write_text(
+        "name: cut\nobjective: net.py:Net\nmetric: {val_loss: minimize}\nstrategy: random\nn_trials: 3\n"
+        "search_space: {lr: {log: [1e-3, 0.3]}, dropout: 0.3}\nbaseline: false\n"
+        "pruner: {successive_halving: {min_epochs: 2}}\n"
+    )
+    hp.run(hp.read_study(folder / "cut.yaml"), db=f"sqlite:///{folder}/r.db", workers=1, device="cpu")
+    trials = open_archive(f"sqlite:///{folder}/r.db").trials("cut")
+    assert sorted(str(trial.state) for trial in trials) == ["complete", "pruned", "pruned"]
+    done = repeat(folder, "cut", [trial.runs[0].key for trial in trials])
+    assert {each.sameness for each in done.values()} <= {Sameness.CLOSE, Sameness.BIT_EQUAL}
+    assert sorted(each.epochs for each in done.values()) == [2, 2, 4]
+
+
 def test_runs_without_a_result_are_refused_by_name(folder: Path, of_kind: Mapping[str, RunKey]) -> None:
     sql(folder, "UPDATE run SET state = 'queued', value = NULL WHERE study = 2 AND trial = ?", of_kind["plain"].trial)
     words = f"fn/{of_kind['plain']} has not ended (queued)\nfn/{of_kind['failed']} failed (exception)"
