@@ -11,8 +11,18 @@ import pytest
 from hpsearch.errors import ExecutorError
 from hpsearch.executors import local
 from hpsearch.executors.local import LocalExecutor
-from hpsearch.trial import Finished, Lost, State
-from tests.conformance.executors import ExecutorConformance, assignment, drive, outcome, workload
+from hpsearch.settings import group_log
+from hpsearch.trial import EpochReport, Finished, Grouped, Lost, RunKey, State
+from tests.conformance.executors import (
+    ExecutorConformance,
+    assignment,
+    drive,
+    ends,
+    listen,
+    outcome,
+    task,
+    workload,
+)
 
 
 class TestLocal(ExecutorConformance):
@@ -190,3 +200,137 @@ def test_a_run_can_be_stopped_at_any_moment_of_its_workers_start(executor, tmp_p
         executor.stop([(trial, 0, 0)], now=True)
         (lost,) = _until_said(executor)
         assert (type(lost), lost.cause, lost.run.trial) == (Lost, "stopped", trial)
+
+
+# Several runs in hand
+
+
+@pytest.fixture
+def wide():
+    executor = LocalExecutor(1, device="cpu", lanes=4)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture
+def two():
+    executor = LocalExecutor(2, device="cpu", lanes=16)
+    yield executor
+    executor.close()
+
+
+def _begun(executor, runs, limit_s=60.0):
+    """Wait until each of these runs has reported an epoch; all that was said."""
+    said, end = [], time.monotonic() + limit_s
+    while {report.run for report in said if isinstance(report, EpochReport)} < set(runs):
+        assert time.monotonic() < end, f"after {limit_s} s: {said}"
+        said += executor.poll(0.5)
+    return said
+
+
+def test_runs_are_spread_evenly_and_a_group_has_a_worker_of_its_own(two, tmp_path):
+    work = task("Line", tmp_path, 16)
+    two.start([assignment(t) for t in range(20)], work)
+    assert (two.capacity(), two.idle()) == (12, 0)
+    workers = [last.worker for last in ends(listen(two, 20))]
+    assert sorted(workers.count(worker) for worker in set(workers)) == [10, 10]
+    two.start([*(assignment(t, group=3) for t in range(2)), *(assignment(t) for t in range(2, 8))], work)
+    assert (two.capacity(), two.idle()) == (10, 0)
+    by = {last.run.trial: last.worker for last in ends(listen(two, 8))}
+    assert by[0] == by[1]
+    assert by[0] not in {by[t] for t in range(2, 8)}
+    with pytest.raises(ExecutorError, match="groups of 17 runs"):
+        two.start([assignment(t, group=4) for t in range(17)], work)
+
+
+def test_a_lane_that_is_free_is_filled_while_the_others_go_on(wide, tmp_path):
+    work = task("Long", tmp_path, 4)
+    wide.start([*(assignment(t) for t in range(3)), assignment(3, lr=1e30)], work)
+    assert [(last.run.trial, last.state) for last in ends(listen(wide))] == [(3, State.DIVERGED)]
+    assert wide.capacity() == 1
+    wide.start([assignment(4)], work)
+    said = _begun(wide, [RunKey(t, 0) for t in range(5) if t != 3])
+    assert not ends(said)
+    first = next(k for k, report in enumerate(said) if isinstance(report, EpochReport) and report.run.trial == 4)
+    assert {r.run.trial for r in said[first:] if isinstance(r, EpochReport)} >= {4}
+    wide.stop([RunKey(t, 0) for t in range(5)])
+    assert {last.state for last in ends(listen(wide, 4))} == {State.CANCELLED}
+
+
+def test_the_epochs_of_a_group_come_together(wide, tmp_path):
+    runs = [RunKey(t, 0) for t in range(4)]
+    wide.start([assignment(t) for t in range(4)], task("Line", tmp_path, 4))
+    epochs = [(r.epoch, r.run) for r in listen(wide, 4) if isinstance(r, EpochReport)]
+    assert epochs == [(epoch, run) for epoch in range(3) for run in runs]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_worker_killed_with_four_runs_loses_all_of_them_at_once(wide, tmp_path, number):
+    runs = [RunKey(t, 0) for t in range(4)]
+    me = psutil.Process()
+    before = {p.pid for p in me.children(recursive=True)}
+    wide.start([assignment(t, attempt=2) for t in range(4)], task("Long", tmp_path, 4))
+    _begun(wide, runs)
+    guard, worker = [p.pid for p in me.children(recursive=True) if p.pid not in before]
+    os.kill(worker, number)
+    said = [report for report in _until_ended(wide) if not isinstance(report, EpochReport | Grouped)]
+    assert {(type(r), r.cause, r.attempt) for r in said} == {(Lost, f"signal:{int(number)}", 2)}
+    assert {r.run: set(r.company) for r in said} == {run: set(runs) - {run} for run in runs}
+    assert all(r.seconds > 0 and r.worker.endswith(f":{worker}") for r in said)
+    assert not _gone([guard, worker])
+    assert (wide.capacity(), wide.idle()) == (4, 1)
+    again = drive(wide, [assignment(t, attempt=3) for t in range(4)], task("Line", tmp_path, 4))
+    assert {last.state for last in ends(again)} == {State.COMPLETE}
+
+
+def _until_ended(executor, limit_s=60.0):
+    """The poll that says of the first end."""
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        said = executor.poll(1.0)
+        if ends(said):
+            return said
+    raise AssertionError("nothing ended")
+
+
+def test_stopping_one_now_gives_the_others_back(wide, tmp_path):
+    wide.start([assignment(t) for t in range(3)], task("Long", tmp_path, 4))
+    wide.stop([RunKey(1, 0)], now=True)
+    said = ends(_until_ended(wide))
+    assert [(type(r), r.cause) for r in said] == [(Lost, "stopped")] * 3
+    assert {r.run.trial for r in said} == {0, 1, 2}
+
+
+def test_a_group_prints_into_one_log_that_the_runs_logs_name(wide, tmp_path):
+    drive(wide, [assignment(t, sick="no") for t in range(3)], task("Sick", tmp_path, 4))
+    (shared,) = {
+        group_log(line)
+        for t in range(3)
+        for line in (tmp_path / f"{t}/0/log.txt").read_text().splitlines(keepends=True)
+    }
+    text = (tmp_path / shared).read_text()
+    assert text.splitlines()[0].endswith(": 0/0, 1/0, 2/0 ---")
+    assert text.count("a model, no\n") == 3
+    # Alone it has its own log again.
+    drive(wide, [assignment(0, attempt=2, sick="no")], task("Sick", tmp_path, 4))
+    pointer, header, printed = (tmp_path / "0/0/log.txt").read_text().splitlines()
+    assert group_log(pointer) == shared
+    assert header.startswith("--- attempt 2, ")
+    assert printed == "a model, no"
+
+
+def test_much_is_given_to_a_worker_that_does_not_read(tmp_path):
+    executor = LocalExecutor(1, device="cpu", lanes=300)
+    try:
+        work = workload("nothing", tmp_path, lanes=300)
+        filler = "x" * 4000  # more than a megabyte in all, more than a socket holds
+        executor.start([assignment(0)], workload("naps", tmp_path, lanes=300))
+        began = time.monotonic()
+        executor.start([assignment(t, filler=filler) for t in range(1, 300)], work)
+        assert time.monotonic() - began < 10
+        executor.stop([RunKey(0, 0)], now=True)
+        assert {r.cause for r in listen(executor, 300)} == {"stopped"}
+        said = drive(executor, [assignment(t, filler=filler, attempt=2) for t in range(300)], work, limit_s=120)
+        assert {last.state for last in ends(said)} == {State.COMPLETE}
+    finally:
+        executor.close()
