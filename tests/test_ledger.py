@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from hpsearch.ledger import LOSS_BUDGET, Ledger
 from hpsearch.objective import ObjectiveAddress
 from hpsearch.store import Snapshot, Turn
 from hpsearch.strategy import Strategy
-from hpsearch.trial import EpochReport, Finished, Lost, RunKey, State, Trial
+from hpsearch.trial import EpochReport, Finished, Grouped, Lost, RunKey, State, Trial
 
 SPACE = hp.SearchSpace({"lr": hp.Float(1e-4, 1.0, log=True), "depth": hp.Int(1, 4)})
 EMPTY = Snapshot(existed=False, trials=(), running=(), losses={}, seconds=0.0, rev=0)
@@ -255,3 +256,92 @@ def test_progress_counts_ranks_and_shows_the_window() -> None:
     low, high = progress.window["lr"]
     assert 1e-4 <= low < high <= 1.0  # type: ignore[operator]
     assert high / low < 1e4 * 0.9  # type: ignore[operator]
+
+
+def crash(assignments: Sequence[Assignment], cause: str = "signal:9") -> list[Lost]:
+    """A worker dies with these runs in hand."""
+    runs = [a.run for a in assignments]
+    return [
+        Lost(run=a.run, attempt=a.attempt, cause=cause, company=tuple(r for r in runs if r != a.run))
+        for a in assignments
+    ]
+
+
+def test_a_poisonous_run_among_64_fails_alone_and_costs_the_others_seven_attempts() -> None:
+    ledger = Ledger(make(hp.Random(), n_trials=64, seeds=(0,)), EMPTY)
+    ledger.ask()
+    poisonous, attempts, finished, charged = RunKey(37, 0), Counter[RunKey](), [], []
+    while not ledger.done:
+        # One worker of 64 lanes: it is idle whenever it is asked.
+        assignments = ledger.claim(64, 1)
+        assert assignments
+        attempts.update(a.run for a in assignments)
+        groups = {a.group for a in assignments}
+        # A group has the worker to itself.
+        assert len(groups) == 1
+        if poisonous in [a.run for a in assignments]:
+            ledger.apply(crash(assignments))
+        else:
+            ledger.apply([complete(a) for a in assignments])
+        ledger.ask()
+        turn = ledger.take()
+        finished += turn.finished
+        charged += [loss for loss in turn.losses if loss.cause == "signal:9"]
+    assert {f.run: f.state for f in finished} == {
+        RunKey(n, 0): State.FAILED if n == poisonous.trial else State.COMPLETE for n in range(64)
+    }
+    assert {loss.run for loss in charged} == {poisonous}
+    assert len(charged) == LOSS_BUDGET
+    assert max(count for run, count in attempts.items() if run != poisonous) == 1 + 7
+    assert attempts[poisonous] == 7 + LOSS_BUDGET + 1
+
+
+@pytest.mark.parametrize("cause", ["stopped", "drained", "coordinator"])
+def test_what_is_nobodys_fault_makes_no_group(cause: str) -> None:
+    ledger = Ledger(make(hp.Random()), EMPTY)
+    ledger.ask()
+    for _ in range(3):
+        assignments = ledger.claim(4, 1)
+        assert [a.group for a in assignments] == [None] * 4
+        ledger.apply(crash(assignments, cause))
+        assert [loss.cause for loss in ledger.take().losses] == [cause] * 4
+
+
+def test_losses_in_company_are_recorded_as_such_and_charged_to_no_run_after_a_restart() -> None:
+    study = make(hp.Random(), n_trials=2, seeds=(0,))
+    ledger = Ledger(study, EMPTY)
+    ledger.ask()
+    ledger.apply(crash(ledger.claim(2, 1)))
+    turn = ledger.take()
+    assert [loss.cause for loss in turn.losses] == ["together: signal:9"] * 2
+    losses = {loss.run: {loss.cause: 9} for loss in turn.losses}
+    ledger = Ledger(study, replace(snapshot_after([turn]), losses=losses))
+    (a,) = ledger.claim(1, 1)
+    ledger.apply([Lost(run=a.run, attempt=a.attempt, cause="signal:9")])
+    turn = ledger.take()
+    assert (turn.finished, turn.losses[-1].cause) == ([], "signal:9")
+
+
+def test_how_runs_are_trained_is_recorded_once_and_shown_in_a_line() -> None:
+    ledger = Ledger(make(hp.Random()), EMPTY)
+    ledger.ask()
+    assignments = ledger.claim(8, 1)
+    runs = tuple(a.run for a in assignments)
+    many = Grouped(runs=runs, engine="vmap", device="cpu", lanes=8)
+    few = replace(many, runs=runs[:3], lanes=3)
+    alone = Grouped(runs=runs[:1], engine="solo", device="cpu", lanes=1, reason="LSTM has no batching rule")
+    ledger.apply([many, few, many, alone])
+    made = ledger.take().decisions
+    assert [(d.kind, d.subject, d.reason) for d in made] == [
+        ("grouped", "8", "8 lanes, vmap on cpu"),
+        ("grouped", "3", "3 lanes, vmap on cpu"),
+        ("grouped", "1", "solo on cpu: LSTM has no batching rule"),
+    ]
+    assert made[0].details == {"engine": "vmap", "device": "cpu", "lanes": 8, "reason": "", "first": "0/0"}
+    lines = ("8 lanes, vmap on cpu", "solo on cpu: LSTM has no batching rule")
+    assert ledger.progress().engines == lines
+    # A later coordinator knows it, and says it again to nobody's record.
+    later = Ledger(make(hp.Random()), replace(EMPTY, existed=True, grouped=made))
+    assert later.progress().engines == lines
+    later.apply([many, alone])
+    assert later.take().decisions == []
