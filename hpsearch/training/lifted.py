@@ -90,6 +90,14 @@ def elu(input: Tensor, alpha: Any = 1.0, inplace: bool = False) -> Tensor:
     return _put(torch.where(input > 0, input, below), input, inplace)
 
 
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, *args: Any, **kwargs: Any) -> Tensor:
+    """``functional.embedding``; under vmap torch's own leaves the padding of the first lane alone without a gradient."""
+    if padding_idx is None:
+        return functional.embedding(input, weight, None, *args, **kwargs)
+    rows = functional.embedding(input, weight, None, *args, **kwargs)
+    return torch.where((input == padding_idx % len(weight))[..., None], rows.detach(), rows)
+
+
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
@@ -108,6 +116,7 @@ _LIFTED: dict[Callable[..., Any], tuple[Callable[..., Tensor], tuple[str, ...]]]
     functional.elu: (elu, ("alpha",)),
 }
 _KERNELS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    functional.embedding: embedding,
     functional.linear: kernels.linear,
     functional.cross_entropy: kernels.cross_entropy,
 }

@@ -5,7 +5,8 @@ What cannot be vmapped, or does not come out the same, trains alone, and the rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -18,6 +19,7 @@ from hpsearch.training.fused import FusedTraining, Lane, Way
 from hpsearch.training.loss import loss_of
 from hpsearch.training.randomness import KeyedDropout, orders
 from hpsearch.training.structure import attributes_of
+from hpsearch.training.worker import is_out_of_memory
 
 #: largest difference between a lane and the same model alone, relative to the largest number compared
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
@@ -45,22 +47,32 @@ def probe(training: FusedTraining, references: Mapping[int, nn.Module]) -> None:
         references: lane -> a model of its own with the same weights.
 
     Raises:
-        CannotFuse: with the reason.
+        CannotFuse: with the reason. What says that memory ran out.
     """
     stack = training.stack
     before = {name: rows.clone() for name, rows in stack.rest.items()}
     attributes = attributes_of(stack.form)
     lanes = training.padded()
+    tried = [(k, references[k]) for k in sorted(references)]
+    if len(training.lanes) == 1:
+        tried.append((1, references[0]))  # what goes wrong in every lane but the first must show in its companion
     rows = orders([lane.seed for lane in lanes], [lane.epoch for lane in lanes], *_examples(training))
     rows = rows[:, : training.batch_size]
     try:
         losses, gradients = _train(training, lanes, rows, references, attributes)
         _same_attributes(stack.form, attributes)
-        tables = _validate(training, sorted(references))
+        tables = _validate(training, [k for k, _ in tried])
         _same_attributes(stack.form, attributes)
-        for k, model in references.items():
-            _compare_step(training, lanes[k], rows[k], model, losses[k], gradients[k], k)
-            _compare_validation(training, model, tables[k])
+        for k, model in tried:
+            with _untouched(model):
+                _compare_step(training, lanes[k], rows[k], model, losses[k], gradients[k], k)
+                _compare_validation(training, model, tables[k])
+    except CannotFuse:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise CannotFuse(explain(error)) from error  # alone it says so itself
     finally:
         for name, kept in before.items():
             stack.rest[name].copy_(kept)
@@ -91,7 +103,9 @@ def _train(
             forward = training.forward(k)
             values, changed = forward(leaves, training.keys(lanes, 1)[0], rows, training.parts.train, lanes)
             training.backward(values, leaves, k)
-        except Exception as failure:  # noqa: BLE001 - whatever a user's forward does under vmap
+        except Exception as failure:
+            if is_out_of_memory(failure):
+                raise
             error = failure
             continue
         stack.take(changed)
@@ -112,11 +126,21 @@ def _alone(training: FusedTraining, lane: Lane, rows: Tensor, model: nn.Module) 
 
 
 def _dropouts(training: FusedTraining, lane: Lane, rows: Tensor, model: nn.Module) -> int:
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with torch.no_grad():
-        calls = _alone(training, lane, rows, model)[1]
-    model.load_state_dict(state)
-    return calls
+    with torch.no_grad(), _untouched(model):
+        return _alone(training, lane, rows, model)[1]
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Give the model its buffers back afterwards: the run may yet begin with it, in another group."""
+    kept = [(m, name, b, b.clone()) for m in model.modules() for name, b in m._buffers.items() if b is not None]
+    try:
+        yield
+    finally:
+        for module, name, buffer, numbers in kept:
+            with torch.no_grad():
+                buffer.copy_(numbers)
+            module._buffers[name] = buffer
 
 
 def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[str, float]]:
@@ -126,7 +150,9 @@ def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[
         training.way = replace(training.way, metrics=metrics)
         try:
             return training.evaluate(split, wanted)
-        except Exception as failure:  # noqa: BLE001
+        except Exception as failure:
+            if is_out_of_memory(failure):
+                raise
             error = failure
     assert error is not None
     raise CannotFuse(explain(error)) from error
