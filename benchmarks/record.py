@@ -2,6 +2,7 @@
 
     python benchmarks/record.py                      10,000 trials here, 1,000 in Optuna (its cost grows with more)
     python benchmarks/record.py --trials 1000 --optuna-trials 200
+    python benchmarks/record.py --lanes 1024         an epoch of a group of 1,024 lanes, 10 metrics each, in one turn
 
 Both run in this process, one trial at a time, random strategy, in databases of the same folder (``--folder``: put it
 on the disk you care about). SQLAlchemy's events count statements and commits;
@@ -17,6 +18,7 @@ import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,10 @@ import hpsearch as hp
 from hpsearch.executor import Assignment, Executor
 from hpsearch.objective import ObjectiveAddress, Workload
 from hpsearch.search import search
-from hpsearch.store import StudyRecord, this_process
+from hpsearch.store import Claim, StudyRecord, Turn, this_process
 from hpsearch.stores.sql import open_store
 from hpsearch.study import fingerprint, spec_of
-from hpsearch.trial import Finished, Report, RunKey, State
+from hpsearch.trial import EpochReport, Finished, Report, Run, RunKey, State, Trial
 
 SPACE = hp.SearchSpace(
     {
@@ -57,6 +59,9 @@ class NoOp(Executor):
 
     def capacity(self) -> int:
         return 1 - len(self.done)
+
+    def idle(self) -> int:
+        return self.capacity()
 
     def start(self, assignments: Sequence[Assignment], workload: Workload) -> None:
         for a in assignments:
@@ -143,6 +148,34 @@ def optunas(folder: Path, n: int) -> list[tuple[float, float]]:
     return marks
 
 
+def epochs(folder: Path, lanes: int, metrics: int, epochs: int) -> list[tuple[float, float]]:
+    """Write epochs of a group in which so many runs train together, a turn each; CPU and wall time at each."""
+    store = open_store(f"sqlite:///{folder / 'lanes.db'}")
+    store.open(StudyRecord(name="lanes", spec={}, fingerprint="", code_hash=""), this_process(), lease_s=600.0)
+    keys = [RunKey(number, 0) for number in range(lanes)]
+    trials = [Trial(number=key.trial, params={"lr": 0.1}, runs=(Run(key=key),)) for key in keys]
+    store.write(Turn(trials=trials, claims=[Claim(run=key, attempt=1) for key in keys]))
+    marks = [(time.process_time(), time.perf_counter())]
+    for epoch in range(epochs):
+        said = {f"metric_{k}": 1.0 / (k + epoch + 3) for k in range(metrics)}
+        store.write(Turn(epochs=[EpochReport(run=key, attempt=1, epoch=epoch, metrics=said) for key in keys]))
+        marks.append((time.process_time(), time.perf_counter()))
+    store.close("stopped")
+    return marks
+
+
+def show_epochs(folder: Path | None, lanes: int, metrics: int, count: int) -> None:
+    """Measure ``epochs`` and print it."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        marks = epochs(Path(name), lanes, metrics, count)
+        size = (Path(name) / "lanes.db").stat().st_size
+    spans = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(marks)]
+    print(f"an epoch of {lanes:,} lanes with {metrics} metrics, in one turn ({count} epochs, {size / 1e6:.0f} MB):")
+    for what, of in (("CPU", 0), ("wall", 1)):
+        times = sorted(span[of] * 1e3 for span in spans)
+        print(f"  {what:<5} median {times[len(times) // 2]:7.1f} ms   slowest {times[-1]:7.1f} ms")
+
+
 def per_trial(marks: list[tuple[float, float]], start: int, end: int) -> tuple[float, float]:
     """Milliseconds of CPU and of wall time a trial, from trial ``start`` to ``end``."""
     (cpu0, wall0), (cpu1, wall1) = marks[start], marks[end - 1]
@@ -156,7 +189,13 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--optuna-trials", type=int, default=1_000)
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--lanes", type=int, default=None, help="measure epochs of a group of so many runs instead")
+    parser.add_argument("--metrics", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
+    if options.lanes is not None:
+        show_epochs(options.folder, options.lanes, options.metrics, options.epochs)
+        return
     counter: Counter[str] = Counter()
     count(counter)
     print(f"{'':<10}{'trials':>14}{'CPU ms':>9}{'wall ms':>9}{'statements':>12}{'commits':>9}   a trial")
