@@ -100,7 +100,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text(text)
     np.save(folder / "inputs.npy", np.random.default_rng(0).standard_normal((300, 8), dtype=np.float32))
     for name in ("net", "fn"):
-        hp.run(hp.read_study(folder / f"{name}.yaml"), db=f"sqlite:///{folder}/r.db", workers=1, device="cpu")
+        study = hp.read_study(folder / f"{name}.yaml")
+        hp.run(study, db=f"sqlite:///{folder}/r.db", workers=1, device="cpu", fuse="off")
     (folder / "epoch-2").unlink()
     return folder
 
