@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import hpsearch as hp
 from hpsearch.compare import param_differences, study_row, trial_row
 from hpsearch.errors import NotFoundError, StudyChangedError
-from hpsearch.launch import attempt, measure
+from hpsearch.launch import attempt, lanes_of, measure
 from hpsearch.plan import Measured, plan
 from hpsearch.settings import database, files_folder
 from hpsearch.trial import EpochReport, Finished, State
@@ -164,3 +165,35 @@ def test_where_the_record_is_when_nobody_says(monkeypatch: pytest.MonkeyPatch, t
     assert database() == "sqlite:////data/r.db"
     assert database("sqlite:///x.db") == "sqlite:///x.db"
     assert files_folder("sqlite:////data/r.db", "s") == Path("/data/hpsearch-files/s")
+
+
+@pytest.mark.parametrize(
+    ("objective", "fuse", "device", "lanes"),
+    [
+        ("task.py:Task", "auto", "cpu", (64, False)),
+        ("task.py:Task", "auto", "auto", (64, False)),
+        ("task.py:Task", "auto", "cuda:1", (256, False)),
+        ("task.py:Task", "off", "cuda", (1, False)),
+        ("task.py:Task", 7, "cpu", (7, True)),
+        ("train.py:train", "auto", "cuda", (1, False)),
+        ("train.py:train", 7, "cpu", (1, False)),
+        ("task.py:made", "auto", "cpu", (1, False)),
+        ("task.py:made", 7, "cpu", (7, True)),
+    ],
+)
+def test_how_many_lanes(
+    tmp_path: Path, monkeypatch, objective: str, fuse: int | str, device: str, lanes: object
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (tmp_path / "task.py").write_text("class Task: ...\nmade = Task\n")
+    study = make(tmp_path, objective=objective)
+    assert lanes_of(study, fuse, device) == lanes
+    assert lanes_of(replace(study, isolate=True), fuse, device) == (1, False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert lanes_of(replace(study, isolate=False), "auto", "auto") == lanes_of(study, "auto", "cuda")
+
+
+@pytest.mark.parametrize("fuse", [0, -3, True, 1.5, "four", None])
+def test_what_is_no_number_of_lanes(tmp_path: Path, fuse: object) -> None:
+    with pytest.raises(hp.StudyError, match="no number of runs"):
+        hp.run(make(tmp_path), db=f"sqlite:///{tmp_path}/x.db", fuse=fuse)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -68,14 +69,29 @@ class Silent(Display):
 
 
 @final
+class _News:
+    """What is said once of how runs are trained, whatever the number of lanes."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def of(self, progress: Progress) -> list[str]:
+        """The lines that are new."""
+        fresh = {line.split(" lanes, ", 1)[-1]: line for line in progress.engines}
+        lines = [line for way, line in fresh.items() if way not in self._said]
+        self._said |= fresh.keys()
+        return lines
+
+
+@final
 class Log(Display):
-    """Lines of ``key=value`` on stderr: one a minute, and one for each new best value and each failure."""
+    """Lines of ``key=value`` on stderr: one a minute, and one for each new best value, failure and way of training."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
         self._best: int | None = None
         self._failed: set[str] = set()
-        self._lines = 0
+        self._news = _News()
 
     def __enter__(self) -> Self:
         return self
@@ -84,6 +100,8 @@ class Log(Display):
         pass
 
     def __call__(self, progress: Progress) -> None:
+        for line in self._news.of(progress):
+            self._print("trains", study=progress.study, how=line)
         fresh = [(key, reason) for key, reason in progress.failures if key not in self._failed]
         for key, reason in reversed(fresh):
             self._failed.add(key)
@@ -133,6 +151,7 @@ class Live(Display):
 
         self._console = console(stderr=True)
         self._progress: Progress | None = None
+        self._news = _News()
         self._live = RichLive(
             get_renderable=self._draw, console=self._console, refresh_per_second=REDRAWS, vertical_overflow="crop"
         )
@@ -147,6 +166,8 @@ class Live(Display):
     def __call__(self, progress: Progress) -> None:
         # Only kept: the redrawing thread takes the latest, so a fast study is not slowed down by its picture.
         self._progress = progress
+        for line in self._news.of(progress):
+            self._console.print(textwrap.fill(printable(line), min(80, self._console.width), subsequent_indent="  "))
 
     def _draw(self) -> RenderableType:
         from rich.text import Text
