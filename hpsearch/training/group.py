@@ -165,15 +165,34 @@ class Group:
         self._trainings: list[FusedTraining] = []
         self._lanes = len(members)
 
-    def begin(self) -> list[Member]:
+    def begin(self) -> tuple[Ended, list[Member]]:
         """Give members lanes, and find out whether they come out as they would alone and how many pay.
 
         Returns:
-            Members that get no lane for now.
+            Why it cannot begin, where memory does not reach; members that get no lane for now.
 
         Raises:
             CannotFuse: they do not come out the same.
         """
+        try:
+            pay = self._admit()
+        except CannotFuse:
+            raise
+        except Exception as error:  # noqa: BLE001 - they begin again, fewer of them, or alone
+            too_large, reason = worker.is_out_of_memory(error), explain(error)
+            del error
+            self.members = []
+            self._free()
+            return Ended(members=self._first, too_large=too_large and len(self._first) > 1, reason=reason), []
+        for member in self.members:
+            member.models, member.states = [], []
+        self._lanes = pay
+        if pay < len(self._first):
+            self.slots = pay
+        return Ended(), self._first[pay:]
+
+    def _admit(self) -> int:
+        """How many of the first members have a lane."""
         first = self._first[0]
         forms = first.known.forms if first.known else first.models
         self._trainings = [
@@ -190,12 +209,7 @@ class Group:
             pay = lanes_that_pay(self._trainings)
         for k in range(last, pay - 1, -1):
             self._leave(k)
-        for member in self.members:
-            member.models, member.states = [], []
-        self._lanes = pay
-        if pay < len(self._first):
-            self.slots = pay
-        return self._first[pay:]
+        return pay
 
     def add(self, member: Member) -> None:
         """A lane for one more run.
@@ -203,12 +217,15 @@ class Group:
         Raises:
             CannotFuse: it differs from the others in a float that lanes cannot differ in; it has no lane then.
         """
+        before = [set(training.stack.floats) for training in self._trainings]
         if self._enter(member):
             try:
                 self._probe([len(self.members) - 1])
-            except CannotFuse:
+            except Exception as error:
                 self._leave(len(self.members) - 1)
-                raise
+                for training, known in zip(self._trainings, before, strict=True):
+                    training.stack.unlift(training.stack.floats.keys() - known)
+                raise error if isinstance(error, CannotFuse) else CannotFuse(explain(error)) from error
         self._lanes = max(self._lanes, len(self.members))
         member.models, member.states = [], []
 
@@ -319,8 +336,12 @@ class Group:
             member.known = known
             if not too_large or len(self.members) == 1:
                 member.course.save(member.states)  # alone it goes on from there
-        members, self.members, self._trainings = self.members, [], []
+        members, self.members = self.members, []
+        self._free()
+        return Ended(members=members, too_large=too_large and len(members) > 1, reason=reason)
+
+    def _free(self) -> None:
+        self._trainings = []
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return Ended(members=members, too_large=too_large and len(members) > 1, reason=reason)

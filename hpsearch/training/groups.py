@@ -116,11 +116,15 @@ class _Hand:
             first = [queue.popleft() for _ in range(min(len(queue), self._most))]
             group = Group(first, self._workload, self._most, self._device)
             try:
-                queue.extendleft(reversed(group.begin()))
+                ended, waiting = group.begin()
             except CannotFuse as reason:
                 self._part([*first, *queue], key, str(reason))
                 return
-            self._say(group, [*group.members, *queue])
+            queue.extendleft(reversed(waiting))
+            if ended.over:
+                self._settle(ended, group, queue)
+            else:
+                self._say(group, [*group.members, *queue])
             while group.members:
                 ended = group.run_epoch(self._send)
                 self._settle(ended, group, queue)

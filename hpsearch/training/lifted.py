@@ -91,7 +91,7 @@ def elu(input: Tensor, alpha: Any = 1.0, inplace: bool = False) -> Tensor:
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, *args: Any, **kwargs: Any) -> Tensor:
-    """``functional.embedding``; under vmap torch's own leaves the padding of the first lane alone without a gradient."""
+    """``functional.embedding``; torch's rule for vmap keeps the gradient from the padding of the first lane alone."""
     if padding_idx is None:
         return functional.embedding(input, weight, None, *args, **kwargs)
     rows = functional.embedding(input, weight, None, *args, **kwargs)

@@ -7,7 +7,7 @@ Lanes are the first K slots.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, final
 
@@ -80,6 +80,11 @@ class Stack:
         for place, numbers in self.floats.items():
             numbers[slot] = floats[place]
         return fresh
+
+    def unlift(self, places: Iterable[Place]) -> None:
+        """No lane is left that differs in these floats."""
+        for place in places:
+            del self.floats[place]
 
     @torch.no_grad()
     def move(self, source: int, target: int) -> None:

@@ -1,0 +1,351 @@
+"""What a worker does with the runs it has in hand: who trains together, and what becomes of each."""
+
+import pytest
+import torch
+from torch import nn
+
+from hpsearch.objective import Data, Plateau
+from hpsearch.trial import EpochReport, Finished, Grouped, PausedReport, State
+from tests.training.fusing import (
+    CNN,
+    MLP,
+    Small,
+    Told,
+    alone,
+    assert_same,
+    assignments,
+    is_fused,
+    key,
+    noise,
+    together,
+)
+
+
+class Later:
+    """``more`` that gives some runs at each call."""
+
+    def __init__(self, *batches):
+        self.batches = list(batches)
+
+    def __call__(self):
+        return self.batches.pop(0) if self.batches else []
+
+
+def keys(runs):
+    return [run.run for run in runs]
+
+
+# What is said, and when
+
+
+def test_reports_of_an_epoch_go_together_and_every_run_ends_once(tmp_path):
+    runs = assignments([{"lr": 0.1, "epochs": 1 + k} for k in range(4)])
+    told = together(MLP, tmp_path, runs)
+    assert isinstance(told.sent[0][0], Grouped)
+    assert told.sent[0][0].runs == tuple(keys(runs))
+    for epoch, together_sent in enumerate(told.sent[1:]):
+        reported = [report for report in together_sent if isinstance(report, EpochReport)]
+        assert {report.epoch for report in reported} == {epoch}
+        assert [report.run for report in reported] == keys(runs)[epoch:] or epoch
+        assert {report.run for report in reported} == set(keys(runs)[epoch:])
+        ends = [report.run for report in together_sent if isinstance(report, Finished)]
+        assert ends == [key(epoch)]
+    assert len(told.sent) == 5
+    for run in keys(runs):
+        last = told.last(run)
+        assert (last.state, last.engine) == (State.COMPLETE, "vmap, cpu, 4 lanes")
+        assert last.seconds > 0
+        assert last.worker
+        assert last.environment is not None
+
+
+def test_one_lane_a_worker_means_the_solo_loop(tmp_path):
+    runs = assignments([{"lr": 0.1}] * 2)
+    told = together(MLP, tmp_path / "one", runs, lanes=1)
+    assert told.grouped == []
+    solo = alone(MLP, tmp_path / "solo", runs)
+    assert [told.curve(run) for run in keys(runs)] == [solo.curve(run) for run in keys(runs)]
+    assert {told.last(run).engine for run in keys(runs)} == {"solo, cpu"}
+
+
+def test_runs_that_cannot_share_a_group_have_groups_of_their_own(tmp_path):
+    settings = [{}, {"optimizer": "adam"}, {"batch_size": 20}, {"clip": 1.0}, {"label_smoothing": 0.1}]
+    runs = assignments([params for params in settings for _ in range(2)])
+    told = together(MLP, tmp_path / "lanes", runs)
+    assert [g.runs for g in told.grouped] == [tuple(keys(runs)[k : k + 2]) for k in range(0, 10, 2)]
+    assert_same(told, alone(MLP, tmp_path / "solo", runs), keys(runs))
+
+
+# Lanes come and go
+
+
+def test_lanes_that_end_at_different_epochs_are_refilled(tmp_path):
+    """Three slots for nine runs: each freed one is filled by the next run, which begins at its own epoch 0."""
+    lengths = [2, 5, 3, 4, 1, 6, 2, 3, 5]
+    runs = assignments(
+        [{"lr": 0.02 * (k + 1), "epochs": n, "dropout": 0.1 * (k % 4), "schedule": ["cosine", "plateau"][k % 2]}
+         for k, n in enumerate(lengths)]
+    )  # fmt: skip
+    for name, first, more in [
+        ("queued", runs, Later()),
+        ("given", runs[:2], Later([], runs[2:3], runs[3:7], [], runs[7:])),
+    ]:
+        told = together(CNN, tmp_path / name, first, more=more, lanes=3)
+        solo = alone(CNN, tmp_path / f"solo {name}", runs)
+        assert is_fused(told)
+        assert max(len([r for r in sent if isinstance(r, EpochReport)]) for sent in told.sent) == 3
+        assert_same(told, solo, keys(runs))
+    assert len(told.grouped) <= 3
+
+
+def test_a_run_that_comes_later_joins_the_group_that_trains(tmp_path):
+    runs = assignments([{"epochs": 6}, {"epochs": 6}, {"epochs": 3}])
+    told = together(MLP, tmp_path, runs[:2], more=Later(runs[2:]), lanes=3)
+    assert len(told.grouped) == 1
+    second = [report.run for report in told.sent[2] if isinstance(report, EpochReport)]
+    assert set(second) == set(keys(runs))
+
+
+class Patient(MLP):
+    epochs = 40
+    patience = 2
+
+
+def test_early_stopping_is_each_lanes_own(tmp_path):
+    runs = assignments([{"lr": 0.02 * 3**k, "dropout": 0.3} for k in range(5)])
+    told, solo = together(Patient, tmp_path / "lanes", runs), alone(Patient, tmp_path / "solo", runs)
+    assert is_fused(told, 5)
+    assert_same(told, solo, keys(runs), 1e-6)
+    ends = {told.last(run).last_epoch for run in keys(runs)}
+    assert len(ends) > 2
+    assert max(ends) < 39
+
+
+def test_value_and_best_epoch_go_by_the_metric_that_is_maximised(tmp_path):
+    runs = assignments([{"lr": 0.1, "dropout": 0.1 * k} for k in range(4)])
+    changes = {"metric": "val_accuracy", "direction": "maximize"}
+    told, solo = together(CNN, tmp_path / "a", runs, **changes), alone(CNN, tmp_path / "b", runs, **changes)
+    assert_same(told, solo, keys(runs))
+    for run in keys(runs):
+        assert told.last(run).value == max(metrics["val_accuracy"] for metrics in told.curve(run))
+
+
+# Pauses
+
+
+class Long(CNN):
+    """All that a pause must keep: velocity, running statistics, the schedule's state, best weights, patience."""
+
+    epochs = 7
+    optimizer = "adam"
+    lr = 0.02
+    schedule = Plateau(patience=0, factor=0.5, threshold=0.05)
+    patience = 5
+
+
+@pytest.mark.parametrize("ways", ["lanes lanes", "lanes solo", "solo lanes", "lanes solo lanes"])
+def test_a_paused_run_goes_on_in_lanes_or_alone(tmp_path, ways):
+    settings = [{"dropout": 0.1 * k, "weight_decay": 0.01 * k} for k in range(4)]
+    whole = alone(Long, tmp_path / "whole", assignments(settings))
+    parts = ways.split()
+    said = Told(tmp_path / "parts")
+    for part, way in enumerate(parts):
+        until = None if part == len(parts) - 1 else 2 * part + 2
+        train = together if way == "lanes" else alone
+        told = train(Long, tmp_path / "parts", assignments(settings, until=until))
+        if until is not None:
+            for run in keys(assignments(settings)):
+                assert isinstance(told.last(run), PausedReport)
+                assert told.last(run).epoch == until - 1
+        said.sent += [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent]
+    assert_same(said, whole, keys(assignments(settings)))
+    assert not list((tmp_path / "parts").rglob("*.pt"))
+
+
+def test_lanes_pause_at_epochs_of_their_own_and_others_take_their_place(tmp_path):
+    settings = [{"lr": 0.05, "dropout": 0.1 * k} for k in range(6)]
+    first = [run for k in range(6) for run in assignments(settings, until=1 + k % 3)[k : k + 1]]
+    told = together(CNN, tmp_path / "parts", first, lanes=2)
+    on = together(CNN, tmp_path / "parts", assignments(settings)[::-1], lanes=4)
+    told.sent = [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent] + on.sent
+    assert_same(told, alone(CNN, tmp_path / "solo", assignments(settings)), keys(first))
+
+
+# Ends that are nobody's wish
+
+
+def test_a_stopped_run_leaves_and_the_others_go_on(tmp_path):
+    runs = assignments([{"dropout": 0.1 * k} for k in range(3)])
+    heard = []
+
+    def stopped(run):
+        heard.append(run)
+        return run == key(1) and heard.count(run) == 2
+
+    told = together(MLP, tmp_path / "lanes", runs, stopped=stopped)
+    assert (told.last(key(1)).state, told.last(key(1)).last_epoch) == (State.CANCELLED, 1)
+    assert len(told.curve(key(1))) == 2
+    assert_same(told, alone(MLP, tmp_path / "solo", runs), [key(0), key(2)])
+
+
+class Slow(MLP):
+    epochs = 10_000
+
+
+def test_a_lane_that_is_too_old_fails_and_younger_ones_go_on(tmp_path):
+    runs = assignments([{"epochs": 10_000}, {"epochs": 10_000}])
+    told = together(Slow, tmp_path, runs, timeout_s=0.3)
+    for run in keys(runs):
+        last = told.last(run)
+        assert (last.state, last.reason) == (State.FAILED, "timeout")
+        assert last.last_epoch < 9_000
+
+
+class Line(Small):
+    """Its weights grow by a factor of the learning rate each step: it diverges at an epoch that rounding cannot move."""
+
+    optimizer = "sgd"
+    epochs = 6
+
+    def model(self, params):
+        return nn.Linear(5, 1)
+
+    def data(self):
+        return Data(noise(5), noise(1))
+
+
+def test_a_diverged_lane_says_its_epoch_and_reason_as_solo_does(tmp_path):
+    runs = assignments([{"lr": lr} for lr in (0.1, 1e30, 0.05, 1e10, 1e7, 0.2)])
+    told, solo = together(Line, tmp_path / "lanes", runs), alone(Line, tmp_path / "solo", runs)
+    assert is_fused(told, 6)
+    assert_same(told, solo, keys(runs))
+    ends = [told.last(run) for run in keys(runs)]
+    assert [end.state is State.DIVERGED for end in ends] == [False, True, False, True, True, False]
+    assert [ends[k].reason for k in (1, 3, 4)] == [f"inf loss at epoch {epoch}" for epoch in (1, 2, 4)]
+
+
+def test_a_metric_that_nobody_reports_fails_every_run(tmp_path):
+    told = together(MLP, tmp_path, assignments([{}, {}]), metric="val_acc")
+    for run in (key(0), key(1)):
+        assert (told.last(run).state, told.last(run).reason) == (State.FAILED, "study")
+        assert "val_acc" in told.last(run).error
+
+
+class Failing(MLP):
+    """Its metrics raise when a lane's outputs are those of the run with the marked bias, from its second epoch."""
+
+    epochs = 4
+
+    def model(self, params):
+        model = MLP.model(self, params)
+        model.register_buffer("mark", torch.tensor(float(params["mark"])))
+        return Marked(model)
+
+    def metrics(self, output, target):
+        mark = output[0, 3].item()  # a number is read, so lanes are measured one by one
+        return {"mark": mark if 0 <= mark < 2 else [][0]}
+
+
+class Marked(nn.Module):
+    """Adds what training has done to the mark so far as a fourth output."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.seen.add_(1.0)
+        mark = self.inner.mark * self.seen / 5  # five batches an epoch
+        logits = self.inner(x)
+        return torch.cat([logits, mark.to(logits.dtype).expand(len(x), 1)], 1)
+
+    def extra_repr(self):
+        return "marked"
+
+
+def test_an_exception_in_the_middle_costs_its_run_alone(tmp_path):
+    """The run with mark 1 raises after its second epoch; lanes are measured one by one here."""
+    runs = assignments([{"mark": mark, "lr": 0.05} for mark in (0.0, 1.0, 0.3, 0.1)])
+    told, solo = together(Failing, tmp_path / "lanes", runs), alone(Failing, tmp_path / "solo", runs)
+    assert told.grouped[0].engine == "vmap"
+    assert "IndexError" in told.grouped[1].reason
+    last = told.last(key(1))
+    assert (last.state, last.reason, len(told.curve(key(1)))) == (State.FAILED, "exception", 1)
+    assert last.error == solo.last(key(1)).error
+    assert "[][0]" in last.error
+    assert_same(told, solo, [key(0), key(2), key(3)])
+
+
+class Broken(MLP):
+    def loss(self, output, target):
+        raise LookupError("no such thing")
+
+
+class BrokenForward(MLP):
+    def model(self, params):
+        return nn.Linear(4, 3)
+
+
+@pytest.mark.parametrize(("task", "words"), [(Broken, "no such thing"), (BrokenForward, "mat1 and mat2")])
+def test_code_that_always_raises_fails_each_run_with_its_own_traceback(tmp_path, task, words):
+    told = together(task, tmp_path, assignments([{}, {}]))
+    for run in (key(0), key(1)):
+        assert (told.last(run).state, told.last(run).reason) == (State.FAILED, "exception")
+        assert words in told.last(run).error
+
+
+def physical(tensor):
+    """The tensor behind those of torch.func: with all lanes."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
+class Limited(CNN):
+    """A device whose memory holds the outputs of ``LIMIT`` lanes' batches."""
+
+    LIMIT = 4
+    epochs = 3
+
+    def loss(self, output, target):
+        lanes = physical(output).numel() // output.numel()
+        if lanes > self.LIMIT:
+            raise torch.OutOfMemoryError(f"CUDA out of memory: {lanes} lanes")
+        return CNN.loss(self, output, target)
+
+
+class LimitedLater(Limited):
+    """The same, but memory is short from the third epoch on only."""
+
+    epochs = 5
+
+    def model(self, params):
+        # Of no account in state_dict: what must come through a restart all the same.
+        model = CNN.model(self, params)
+        model[6].register_buffer("offset", torch.randn(3), persistent=False)
+        model[6].register_forward_hook(add_offset)
+        model[6].register_buffer("batches", torch.zeros(()))
+        return model
+
+    def loss(self, output, target):
+        return CNN.loss(self, output, target) + 0 * self.metrics(output, target)["accuracy"].to(output.dtype)
+
+
+def add_offset(module, inputs, output):
+    return output + module.offset
+
+
+@pytest.mark.parametrize("task", [Limited])
+@pytest.mark.parametrize("limit", [5, 3])
+def test_too_little_memory_halves_the_group_and_goes_on(tmp_path, monkeypatch, task, limit):
+    runs = assignments([{"lr": 0.05, "dropout": 0.1 * k, "epochs": 2 + k % 2} for k in range(8)])
+    monkeypatch.setattr(task, "LIMIT", 10**9)
+    solo = alone(task, tmp_path / "solo", runs)
+    monkeypatch.setattr(task, "LIMIT", limit)
+    told = together(task, tmp_path / "lanes", runs)
+    assert_same(told, solo, keys(runs))
+    assert "out of memory with 8 lanes" in [g.reason for g in told.grouped]
+    assert {g.engine for g in told.grouped} == {"vmap"}
+    assert max(len([r for r in sent if isinstance(r, EpochReport)]) for sent in told.sent) < limit
