@@ -9,7 +9,7 @@ one (K, P) buffer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
@@ -28,6 +28,7 @@ from hpsearch.training.randomness import Key, Stream, mask_key, orders
 from hpsearch.training.recipe import Recipe
 from hpsearch.training.schedule import Rate
 from hpsearch.training.stack import Rows, Stack
+from hpsearch.training.step import Batch, Step, Steps, compiled
 from hpsearch.training.structure import Place
 
 
@@ -83,6 +84,7 @@ class FusedTraining:
         self._has_best = [False] * (slots + 1)
         self.lanes: list[Lane] = []
         self.way = Way()
+        self.steps = Steps(self._step, self._rows, self.device)
 
     # Lanes come and go
 
@@ -93,7 +95,10 @@ class FusedTraining:
         for buffer in self.buffers.values():
             buffer[slot] = 0
         self._has_best[slot] = False
-        return self.stack.put(slot, model, floats)
+        fresh = self.stack.put(slot, model, floats)
+        if fresh:
+            self.steps.forget()
+        return fresh
 
     def remove(self, k: int) -> None:
         """The last lane takes the place of lane k."""
@@ -171,7 +176,11 @@ class FusedTraining:
         Vector instructions leave the last elements of a tensor to others that round differently. So the last lane is a
         companion that nobody hears of, and the bits of a lane do not depend on its slot or on how many there are.
         """
-        return len(self.lanes) + 1
+        count = len(self.lanes) + 1
+        if self.device.type == "cpu":
+            return count
+        # A graph is captured for each width: few widths, and dead lanes cost at most a third.
+        return min(self.stack.slots, next(w for w in _widths() if w >= count))
 
     def run_epoch(self) -> list[dict[str, float]]:
         """Train and validate each lane's own next epoch: its metrics; ``train_loss`` alone where that diverged."""
@@ -195,32 +204,58 @@ class FusedTraining:
         return tables[:count]
 
     def padded(self) -> list[Lane]:
-        """The lanes and their companion: the first one's double."""
-        self._copy(0, len(self.lanes))
-        return [*self.lanes, replace(self.lanes[0])]
+        """The lanes and their companions: doubles of the first one."""
+        companions = range(len(self.lanes), self.width)
+        for slot in companions:
+            self._copy(0, slot)
+        return [*self.lanes, *(replace(self.lanes[0]) for _ in companions)]
 
     def train_epoch(self, lanes: Sequence[Lane]) -> tuple[Tensor, list[int]]:
         """One pass of each lane over the train part in its own order: losses (T, K), examples of each of T batches."""
-        split, k = self.parts.train, len(lanes)
+        split = self.parts.train
         order = orders([lane.seed for lane in lanes], [lane.epoch for lane in lanes], len(split.targets), self.device)
         batches = torch.split(order, self.batch_size, dim=1)
         self.stack.form.train()
-        forward, leaves = self.forward(k), self.stack.leaves(k)
-        keys, updates = self.keys(lanes, len(batches)), self._settings(lanes, len(batches))
-        losses = []
-        for rows, masks, numbers in zip(batches, keys, updates, strict=True):
-            loss, changed = forward(leaves, masks, rows, split, lanes)
-            self.backward(loss, leaves, k)
-            losses.append(loss.detach())
-            self.stack.take(changed)
-            self._update(k, numbers)
+        masks, updates = self.keys(lanes, len(batches)), self._settings(lanes, len(batches))
+        left = len(batches) * max(lane.recipe.epochs - lane.epoch for lane in lanes)
+        losses, extra = [], self._extra(lanes)
+        for rows, keys, numbers in zip(batches, masks, updates, strict=True):
+            batch = Batch(rows=rows, masks=keys, numbers=numbers, extra=extra)
+            step = self.steps.of(batch, left, whole=rows.shape[1] == self.batch_size)
+            losses.append(step(batch))
         for lane in lanes:
             lane.steps += len(batches)
         return torch.stack(losses), [rows.shape[1] for rows in batches]
 
+    def _step(self, k: int, compiles: bool) -> Step:
+        """A step of the first k lanes."""
+        leaves = self.stack.leaves(k)
+        forward: Callable[..., Any] = self._body(k)
+        change: Callable[..., Any] = partial(self._update, k)
+        if compiles:
+            forward, change = compiled(forward), compiled(change)
+
+        def step(batch: Batch) -> Tensor:
+            loss, changed = forward(leaves, batch.masks, batch.rows, batch.extra)
+            self.backward(loss, leaves, k)
+            self.stack.take(changed)
+            change(batch.numbers)
+            return loss.detach()
+
+        return step
+
     def forward(self, k: int) -> Callable[..., tuple[Tensor, Rows]]:
         """A function of (leaves, keys, rows (K, B), split, lanes): losses (K,), and buffers put in place of others."""
-        loss = partial(loss_of, self.task)
+        body = self._body(k)
+
+        def run(leaves: Rows, keys: Any, rows: Tensor, split: Split, lanes: Sequence[Lane]) -> tuple[Tensor, Rows]:
+            return body(leaves, keys, rows, self._extra(lanes))
+
+        return run
+
+    def _body(self, k: int) -> Callable[..., tuple[Tensor, Rows]]:
+        """A function of (leaves, keys, rows (K, B), extra), tensors only."""
+        loss, split = partial(loss_of, self.task), self.parts.train
 
         def train(model: Callable[..., Any], inputs: Tensor, targets: Tensor, extra: Mapping[str, Tensor]) -> Any:
             if self.way.augment:
@@ -230,9 +265,8 @@ class FusedTraining:
 
         over = self.stack.over_lanes(train, k)
 
-        def run(leaves: Rows, keys: Any, rows: Tensor, split: Split, lanes: Sequence[Lane]) -> tuple[Tensor, Rows]:
-            inputs, targets = split.inputs[rows], split.targets[rows]
-            extra = self._extra(lanes, rows)
+        def run(leaves: Rows, keys: Any, rows: Tensor, extra: Mapping[str, Tensor]) -> tuple[Tensor, Rows]:
+            inputs, targets, extra = split.inputs[rows], split.targets[rows], {**extra, "rows": rows}
             if not self.way.augment:
                 one_by_one = [self.prepared(inputs[j], tree_map(lambda t, j=j: t[j], extra)) for j in range(k)]
                 inputs = torch.stack(one_by_one)
@@ -246,8 +280,8 @@ class FusedTraining:
 
         return run
 
-    def _extra(self, lanes: Sequence[Lane], rows: Tensor) -> dict[str, Tensor]:
-        """What a lane's batch needs beside the data, (K, ...)."""
+    def _extra(self, lanes: Sequence[Lane]) -> dict[str, Tensor]:
+        """What a lane's batch needs beside the data and its rows, (K,) each."""
         extra = {}
         if self._smoothing:
             numbers = [lane.recipe.label_smoothing for lane in lanes]
@@ -255,7 +289,6 @@ class FusedTraining:
         if self.task.augment is not None:
             extra["seed"] = torch.tensor([lane.seed for lane in lanes], device=self.device)
             extra["epoch"] = torch.tensor([lane.epoch for lane in lanes], device=self.device)
-            extra["rows"] = rows
         return extra
 
     def prepared(self, inputs: Tensor, extra: Mapping[str, Any]) -> Tensor:
@@ -352,3 +385,12 @@ class FusedTraining:
         """Of each lane, layer -> (norm of the last gradient, norm of the weights)."""
         k = len(self.lanes)
         return lane_norms(self.stack.layers, self.gradient[:k], self.stack.flat[:k])
+
+
+def _widths() -> Iterator[int]:
+    """2, 3, 4, 6, 8, 12, 16 ..."""
+    width = 2
+    while True:
+        yield width
+        yield width * 3 // 2
+        width *= 2

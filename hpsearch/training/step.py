@@ -1,0 +1,186 @@
+"""One training step of all lanes, on the highest rung of the ladder that works: compiled and captured in a CUDA graph,
+captured only, or as plain operations. The result is the same on every rung, to the engine's rounding.
+
+A graph replays the kernels of one step on the same memory, without Python; what changes from step to step is copied
+into its inputs first. A shape of its own (the number of lanes, a last partial batch) has a graph of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from hpsearch.training.optim import Settings
+from hpsearch.training.randomness import Stream
+
+#: steps at the same shape from which compiling pays: it takes some twenty seconds
+COMPILED_STEPS = 2_000
+#: shapes that one process compiles; beyond it Dynamo would fall back to plain operations without a word
+SHAPES = 64
+#: steps before a capture, as torch asks for
+_WARM = 3
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What changes from step to step, tensors only."""
+
+    #: places of the examples, (K, B)
+    rows: Tensor
+    #: keys of the dropout masks, pairs of (K,)
+    masks: Sequence[Stream]
+    #: numbers of the update, (K, 1) or (K, W)
+    numbers: Settings
+    #: what else a lane's batch needs, (K, ...)
+    extra: Mapping[str, Tensor]
+
+
+#: a batch -> the losses before its update, (K,)
+Step = Callable[[Batch], Tensor]
+
+
+@final
+class Steps:
+    """The steps of one set of lanes, by shape.
+
+    Args:
+        plain: makes a plain step of so many lanes; ``compiled`` makes it of compiled parts.
+        rows: all tensors that a step changes.
+        device: where they are.
+    """
+
+    def __init__(
+        self, plain: Callable[[int, bool], Step], rows: Callable[[], list[Tensor]], device: torch.device
+    ) -> None:
+        self._plain, self._rows, self._graphs = plain, rows, device.type == "cuda"
+        self._compiles = device.type == "cuda"
+        self._made: dict[tuple[int, int, bool], Step] = {}
+        #: why a rung is not used; empty while none was left
+        self.reason = ""
+
+    @property
+    def engine(self) -> str:
+        """The rung that whole batches take, as far as is known."""
+        if not self._graphs:
+            return "compiled" if any(compiled for *_, compiled in self._made) else "vmap"
+        return "compiled + graph" if any(compiled for *_, compiled in self._made) else "vmap + graph"
+
+    def compile_always(self) -> None:
+        """Compile whatever the number of steps, on any device."""
+        self._compiles = True
+        self._made.clear()
+
+    def forget(self) -> None:
+        """The lanes' memory or numbers are others now."""
+        self._made.clear()
+
+    def of(self, batch: Batch, left: int, *, whole: bool = True) -> Step:
+        """The step for batches of this shape.
+
+        Args:
+            batch: the first of them.
+            left: how many steps of this shape are to come.
+            whole: False for a last partial batch: not worth compiling.
+        """
+        lanes, size = batch.rows.shape
+        compiled = self._compiles and whole and (not self._graphs or left >= COMPILED_STEPS)
+        for key in ((lanes, size, True), (lanes, size, False)):
+            if key in self._made:
+                return self._made[key]
+        step = self._made[lanes, size, compiled] = self._make(batch, compiled=compiled)
+        return step
+
+    def _make(self, batch: Batch, *, compiled: bool) -> Step:
+        lanes = len(batch.rows)
+        if compiled:
+            try:
+                step = self._plain(lanes, True)
+                self._try(step, batch)
+                return self._captured(step, batch)
+            except Exception as error:  # noqa: BLE001 - whatever a compiler cannot take
+                self._leave("compiled", error)
+                self._compiles = False
+        return self._captured(self._plain(lanes, False), batch)
+
+    def _captured(self, step: Step, batch: Batch) -> Step:
+        if not self._graphs:
+            return step
+        try:
+            captured: Step = self._kept(lambda: _capture(step, batch))
+        except Exception as error:  # noqa: BLE001 - whatever cannot be captured
+            self._leave("captured", error)
+            self._graphs = False
+            torch.cuda.synchronize()
+            return step
+        return captured
+
+    def _try(self, step: Step, batch: Batch) -> None:
+        self._kept(lambda: step(batch))
+
+    def _kept(self, body: Callable[[], Any]) -> Any:
+        """Run something that steps, and take the lanes back to where they were."""
+        before = [rows.clone() for rows in self._rows()]
+        try:
+            return body()
+        finally:
+            for rows, kept in zip(self._rows(), before, strict=True):
+                rows.copy_(kept)
+
+    def _leave(self, rung: str, error: BaseException) -> None:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        self.reason = "; ".join(filter(None, [self.reason, f"not {rung}: {first[:160]}"]))
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` compiled whole; a piece that cannot be is an error, not a slower result."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+    return torch.compile(function, fullgraph=True, dynamic=False)
+
+
+def _capture(step: Step, batch: Batch) -> Step:
+    """The step as a CUDA graph (torch's notes on CUDA semantics, "CUDA graphs")."""
+    static = _copied(batch)
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM):
+            step(static)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        losses = step(static)
+    inputs = _tensors(static)
+
+    def replay(batch: Batch) -> Tensor:
+        for mine, theirs in zip(inputs, _tensors(batch), strict=True):
+            if mine is not theirs:
+                mine.copy_(theirs)
+        graph.replay()
+        return losses.clone()
+
+    return replay
+
+
+def _copied(batch: Batch) -> Batch:
+    numbers = {f.name: getattr(batch.numbers, f.name) for f in fields(batch.numbers)}
+    copies = {name: value.clone() for name, value in numbers.items() if isinstance(value, Tensor)}
+    return Batch(
+        rows=batch.rows.clone(),
+        masks=tree_map(torch.clone, list(batch.masks)),
+        numbers=replace(batch.numbers, **copies),
+        extra={name: tensor.clone() for name, tensor in batch.extra.items()},
+    )
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    numbers = [getattr(batch.numbers, f.name) for f in fields(batch.numbers)]
+    parts = [batch.rows, *tree_leaves(list(batch.masks)), *numbers, *batch.extra.values()]
+    return [part for part in parts if isinstance(part, Tensor)]
