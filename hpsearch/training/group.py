@@ -264,7 +264,12 @@ class Group:
             fresh |= bool(training.add(lane, model, floats))
             if member.states:
                 training.restore(k, member.states[fold], model, floats)
+                training.stack.put_transient(k, member.states[fold]["transient"])
         return fresh
+
+    def _states(self, k: int) -> list[dict[str, Any]]:
+        """What a lane needs to go on, one a fold."""
+        return [{**training.state(k), "transient": training.stack.transient(k)} for training in self._trainings]
 
     def _leave(self, k: int) -> None:
         for training in self._trainings:
@@ -308,7 +313,7 @@ class Group:
             member.said.clear()
         course.advance()
         if course.pausing:
-            course.save([training.state(k) for training in self._trainings])
+            course.save(self._states(k))
             return PausedReport(run=active.key, attempt=active.attempt, epoch=course.epoch - 1)
         if course.ended:
             course.clear()
@@ -332,7 +337,7 @@ class Group:
             training.go_back(checkpoint)
         known = Known([t.stack.form for t in self._trainings], [t.way for t in self._trainings])
         for k, member in enumerate(self.members):
-            member.states = [training.state(k) for training in self._trainings]
+            member.states = self._states(k)
             member.known = known
             if not too_large or len(self.members) == 1:
                 member.course.save(member.states)  # alone it goes on from there

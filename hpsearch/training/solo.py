@@ -85,15 +85,23 @@ class Training:
     def state(self) -> dict[str, Any]:
         """All that ``restore`` needs to go on exactly."""
         optimizer = {"buffers": self.optimizer.buffers, "steps": self.optimizer.steps}
-        return {"model": self.model.state_dict(), "best": self.best, **optimizer, "rate": self.rate.state()}
+        model = {"model": self.model.state_dict(), "transient": self._transient(), "best": self.best}
+        return {**model, **optimizer, "rate": self.rate.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         self.model.load_state_dict(state["model"])
+        for name, buffer in self._transient().items():
+            buffer.copy_(state["transient"][name])
         for name, buffer in self.optimizer.buffers.items():
             buffer.copy_(state["buffers"][name])
         self.optimizer.steps, self.best = state["steps"], state["best"]
         self.rate.restore(state["rate"])
+
+    def _transient(self) -> dict[str, Tensor]:
+        """Buffers that no ``state_dict`` has; a forward may move them all the same."""
+        saved = self.model.state_dict().keys()
+        return {name: buffer for name, buffer in self.model.named_buffers() if name not in saved}
 
 
 @torch.no_grad()
