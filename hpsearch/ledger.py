@@ -17,7 +17,7 @@ from hpsearch.backlog import Backlog
 from hpsearch.cohort import Cohorts, Ruling
 from hpsearch.errors import HpsearchError, ObjectiveError, UnusableError
 from hpsearch.executor import Assignment
-from hpsearch.progress import Ending, Engines, Progress
+from hpsearch.progress import Ending, Engines, Pace, Progress
 from hpsearch.store import Claim, Draft, Score, Snapshot, Turn
 from hpsearch.strategy import Decision
 from hpsearch.study import Study
@@ -48,9 +48,15 @@ FIRST_RUNS = 3
 
 @final
 class Ledger:
-    """One study between two turns."""
+    """One study between two turns.
 
-    def __init__(self, study: Study, snapshot: Snapshot) -> None:
+    Args:
+        study: itself.
+        snapshot: what its record says.
+        epochs: that all its runs will take together, for the time that is left; None: it is told from the runs.
+    """
+
+    def __init__(self, study: Study, snapshot: Snapshot, *, epochs: int | None = None) -> None:
         self.study = study
         self.existed = snapshot.existed
         #: why the study cannot go on, where it cannot
@@ -72,7 +78,7 @@ class Ledger:
         self._failures: deque[tuple[str, str]] = deque(maxlen=5)
         self._first: list[tuple[str, str]] = []
         self._runs_done = sum(run.state.final for run in self._runs.values())
-        self._resumed_at = (self._runs_done, self.seconds)
+        self._pace = Pace(seconds=self.seconds, runs=self._runs_done, epochs=epochs, curves=snapshot.curves)
         self._draft = Draft()
         for key in snapshot.running:
             self._draft.losses.append(Lost(run=key, attempt=self._runs[key].attempt, cause="coordinator"))
@@ -113,6 +119,7 @@ class Ledger:
             elif isinstance(report, EpochReport):
                 self._draft.epochs.append(report)
                 self._cohorts.hear(report)
+                self._pace.hear(report)
             elif isinstance(report, PausedReport):
                 self._pause(report)
             elif not isinstance(report, Lost):
@@ -165,9 +172,6 @@ class Ledger:
         """How far the study is. Costs a pass over the trials: not for every turn."""
         total = len(self._trials) if self._over else total_of(self.study)
         runs_total = None if total is None else total * len(self.study.seeds)
-        done, since = self._resumed_at
-        pace = (self._runs_done - done) / (self.seconds - since) if self.seconds > since else 0.0
-        eta = None if runs_total is None or pace <= 0 else (runs_total - self._runs_done) / pace
         return Progress(
             study=self.study.name,
             strategy=self.study.strategy.name,
@@ -181,7 +185,7 @@ class Ledger:
             batch=self._trials[-1].batch if self._trials else 0,
             window=window_of(self.study, self._trials),
             seconds=self.seconds,
-            eta_s=eta,
+            eta_s=self._pace.eta_s(seconds=self.seconds, runs=self._runs_done, total=runs_total),
             failures=tuple(self._failures),
             seeds=self.study.seeds,
             engines=self._engines.lines(),

@@ -10,7 +10,7 @@ from hpsearch.errors import HpsearchError
 from hpsearch.space import Value
 from hpsearch.store import GROUPED
 from hpsearch.strategy import Decision
-from hpsearch.trial import Direction, Grouped, State, Trial
+from hpsearch.trial import Direction, EpochReport, Grouped, RunKey, State, Trial
 
 
 @final
@@ -104,6 +104,49 @@ class Engines:
         self._known.add((engine, device, lanes, reason))
         self._lanes[engine, device, reason] = max(lanes, self._lanes.get((engine, device, reason), 0))
         return len(self._known) > before
+
+
+@final
+class Pace:
+    """How fast a study goes: by runs, or by epochs where a pruner ends most runs early.
+
+    Args:
+        seconds: that the study had taken when this coordinator began.
+        runs: that had ended then.
+        epochs: that all runs take together; None: count runs.
+        curves: the epochs that were reported before, by run.
+    """
+
+    def __init__(
+        self, *, seconds: float, runs: int, epochs: int | None, curves: Mapping[RunKey, Mapping[int, float]]
+    ) -> None:
+        self._epochs = epochs
+        #: how many epochs each run has come to
+        self._come = {key: max(curve) + 1 for key, curve in curves.items() if curve}
+        self._trained = sum(self._come.values())
+        self._since = (seconds, runs if epochs is None else self._trained)
+
+    def hear(self, report: EpochReport) -> None:
+        """An epoch was trained; one that is trained again does not count."""
+        if self._epochs is None:
+            return
+        before = self._come.get(report.run, 0)
+        if report.epoch >= before:
+            self._come[report.run] = report.epoch + 1
+            self._trained += report.epoch + 1 - before
+
+    def eta_s(self, *, seconds: float, runs: int, total: int | None) -> float | None:
+        """Seconds until the end, at the pace since this coordinator began; None where nobody knows.
+
+        Args:
+            seconds: that the study has taken.
+            runs: that have ended, of ``total`` runs.
+        """
+        done, end = (runs, total) if self._epochs is None else (self._trained, self._epochs)
+        began, before = self._since
+        if end is None or done <= before or seconds <= began:
+            return None
+        return max(end - done, 0) * (seconds - began) / (done - before)
 
 
 def _line(engine: str, device: str, lanes: int, reason: str) -> str:

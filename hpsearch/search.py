@@ -14,6 +14,7 @@ from hpsearch.errors import ObjectiveError
 from hpsearch.executor import Executor
 from hpsearch.ledger import Ledger
 from hpsearch.objective import Workload
+from hpsearch.plan import plan
 from hpsearch.progress import Ending, Progress
 from hpsearch.store import Holder, Store, StudyRecord
 from hpsearch.study import Study
@@ -81,7 +82,8 @@ def search(
     """
     curves = study.metric if study.pruner else None
     snapshot = store.open(record, holder, lease_s=lease_s, allow_changed=allow_changed, curves=curves)
-    ledger, clock = Ledger(study, snapshot), _Clock()
+    pruning = plan(study, show=0).pruning
+    ledger, clock = Ledger(study, snapshot, epochs=pruning and pruning.epochs), _Clock()
     level, deadline = 0, 0.0
     while True:
         ledger.apply(executor.poll(POLL_S if ledger.running else 0.0))

@@ -98,20 +98,23 @@ class Workers:
         return said
 
 
-def play(study: hp.Study, record: MemoryRecord, workers: Workers, turns: int = 100_000) -> Ledger:
+def play(
+    study: hp.Study, record: MemoryRecord, workers: Workers, turns: int = 100_000, epochs: int | None = None
+) -> Ledger:
     """The loop of ``search``, with simulated workers; after so many turns its coordinator is dead, the workers too."""
     spec = spec_of(study)
     store = MemoryStore(record)
     stored = StudyRecord(name="s", spec=spec, fingerprint=fingerprint(spec), code_hash="0" * 64)
-    ledger = Ledger(study, store.open(stored, this_process(), lease_s=60.0, curves="loss"))
+    ledger = Ledger(study, store.open(stored, this_process(), lease_s=60.0, curves="loss"), epochs=epochs)
     workers.busy.clear()
     for _ in range(turns):
         ledger.apply(workers.step())
+        ledger.seconds += 1.0
         ledger.ask()
         assignments = ledger.claim(workers.lanes - len(workers.busy), 0)
         turn = ledger.take()
         if not turn.empty:
-            store.write(turn)
+            store.write(replace(turn, seconds=1.0))
         workers.start(assignments)
         if ledger.done and not ledger.running:
             return ledger
@@ -355,6 +358,20 @@ def test_progress_counts_paused_queued_and_pruned() -> None:
     assert (progress.runs_total, progress.runs_done) == (9, 6)
     assert progress.counts[State.PRUNED] == 6
     assert sum(progress.counts.values()) == 9
+
+
+def test_the_time_left_is_told_from_epochs_also_after_a_restart() -> None:
+    """A turn is a second, in which each of four lanes trains an epoch; the first turn only starts them."""
+    study, record, workers = study_of(halving()), MemoryRecord(), Workers(falling, 4)
+    ledger = play(study, record, workers, turns=1, epochs=243)
+    assert ledger.progress().eta_s is None
+    ledger = play(study, record, workers, turns=11, epochs=243)
+    progress = ledger.progress()
+    assert (workers.trained, ledger.seconds, progress.runs_done) == (40, 12.0, 0)
+    assert progress.eta_s == pytest.approx((243 - 40) * 11 / 40)
+    ledger = play(study, record, workers, turns=10, epochs=243)
+    assert (workers.trained, ledger.seconds) == (76, 22.0)
+    assert ledger.progress().eta_s == pytest.approx((243 - 76) * 10 / 36)
 
 
 def test_one_that_is_stopped_and_lost_between_two_rungs_keeps_its_rung() -> None:
