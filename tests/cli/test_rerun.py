@@ -76,6 +76,11 @@ def test_a_difference_ends_with_code_5_only_where_it_is_verified(
     assert lines["toy/0/1"].startswith("equal within tolerance (largest relative difference 2e-07 at epoch 1, loss)")
     assert "Seeded are torch, numpy and random" in ended.out
     assert ended.err.splitlines()[-1] == "1 differs, 1 equal within tolerance"
+    db.execute("UPDATE run SET engine = 'vmap, cpu, 64 lanes'")
+    text = hpsearch("rerun", "toy/0/0").out
+    assert "trained as vmap, cpu, 64 lanes when it was stored, as solo, cpu now" in text
+    assert "with large steps" in text
+    assert "Seeded" not in text
     ended = hpsearch("rerun", "toy/0", "--verify", "--json")
     assert ended.code == 5
     assert ended.err.splitlines()[-2:] == [
