@@ -233,14 +233,15 @@ class FusedTraining:
         forward: Callable[..., Any] = self._body(k)
         change: Callable[..., Any] = partial(self._update, k)
         if compiles:
-            forward, change = compiled(forward), compiled(change)
+            forward, change = (compiled(part, self.steps.backend) for part in (forward, change))
 
         def step(batch: Batch) -> Tensor:
             loss, changed = forward(leaves, batch.masks, batch.rows, batch.extra)
             self.backward(loss, leaves, k)
             self.stack.take(changed)
             change(batch.numbers)
-            return loss.detach()
+            losses: Tensor = loss.detach()
+            return losses
 
         return step
 

@@ -7,6 +7,7 @@ into its inputs first. A shape of its own (the number of lanes, a last partial b
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, final
@@ -63,6 +64,7 @@ class Steps:
         self._made: dict[tuple[int, int, bool], Step] = {}
         #: why a rung is not used; empty while none was left
         self.reason = ""
+        self.backend = "inductor"
 
     @property
     def engine(self) -> str:
@@ -71,9 +73,9 @@ class Steps:
             return "compiled" if any(compiled for *_, compiled in self._made) else "vmap"
         return "compiled + graph" if any(compiled for *_, compiled in self._made) else "vmap + graph"
 
-    def compile_always(self) -> None:
-        """Compile whatever the number of steps, on any device."""
-        self._compiles = True
+    def compile_always(self, backend: str = "inductor") -> None:
+        """Compile whatever the number of steps, on any device; ``backend``: torch.compile's."""
+        self._compiles, self.backend = True, backend
         self._made.clear()
 
     def forget(self) -> None:
@@ -93,20 +95,24 @@ class Steps:
         for key in ((lanes, size, True), (lanes, size, False)):
             if key in self._made:
                 return self._made[key]
-        step = self._made[lanes, size, compiled] = self._make(batch, compiled=compiled)
+        step = self._compiled(batch) if compiled else None
+        if step is not None:
+            self._made[lanes, size, True] = step
+            return step
+        step = self._made[lanes, size, False] = self._captured(self._plain(lanes, False), batch)
         return step
 
-    def _make(self, batch: Batch, *, compiled: bool) -> Step:
-        lanes = len(batch.rows)
-        if compiled:
-            try:
-                step = self._plain(lanes, True)
-                self._try(step, batch)
-                return self._captured(step, batch)
-            except Exception as error:  # noqa: BLE001 - whatever a compiler cannot take
-                self._leave("compiled", error)
-                self._compiles = False
-        return self._captured(self._plain(lanes, False), batch)
+    def _compiled(self, batch: Batch) -> Step | None:
+        try:
+            step = self._plain(len(batch.rows), True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the compiler's, about itself
+                self._kept(lambda: step(batch))
+        except Exception as error:  # noqa: BLE001 - whatever a compiler cannot take
+            self._leave("compiled", error)
+            self._compiles = False
+            return None
+        return self._captured(step, batch)
 
     def _captured(self, step: Step, batch: Batch) -> Step:
         if not self._graphs:
@@ -119,9 +125,6 @@ class Steps:
             torch.cuda.synchronize()
             return step
         return captured
-
-    def _try(self, step: Step, batch: Batch) -> None:
-        self._kept(lambda: step(batch))
 
     def _kept(self, body: Callable[[], Any]) -> Any:
         """Run something that steps, and take the lanes back to where they were."""
@@ -137,12 +140,12 @@ class Steps:
         self.reason = "; ".join(filter(None, [self.reason, f"not {rung}: {first[:160]}"]))
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
     """``function`` compiled whole; a piece that cannot be is an error, not a slower result."""
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
-    return torch.compile(function, fullgraph=True, dynamic=False)
+    return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
 
 
 def _capture(step: Step, batch: Batch) -> Step:

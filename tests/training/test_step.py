@@ -1,0 +1,87 @@
+"""The rungs of the ladder: compiled steps are the plain ones, and what cannot be compiled steps down with a reason."""
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from hpsearch.training.build import build
+from hpsearch.training.data import prepare
+from hpsearch.training.fused import FusedTraining, Lane
+from hpsearch.training.probe import probe
+from hpsearch.training.recipe import ModelParams, resolve
+from hpsearch.training.schedule import Rate
+from hpsearch.training.structure import structure_of
+from tests.training.fusing import CNN, MLP
+
+PARAMS = [
+    {"lr": 0.05, "dropout": 0.1, "optimizer": "adam", "weight_decay": 1e-3},
+    {"lr": 0.01, "dropout": 0.4, "optimizer": "adam", "weight_decay": 0.0},
+    {"lr": 0.002, "dropout": 0.0, "optimizer": "adam", "weight_decay": 1e-2},
+]
+
+
+def training_of(task, params=PARAMS):
+    """Lanes of a task, ready to train."""
+    parts = prepare(task, 0, "cpu")[0]
+    training, models = None, {}
+    for k, setting in enumerate(params):
+        recipe = resolve(task, setting)
+        model = build(task, ModelParams(setting), parts, k).to(torch.float64)
+        training = training or FusedTraining(task, parts, recipe, model, len(params))
+        lane = Lane(recipe, k, Rate(recipe.schedule, recipe.lr, recipe.epochs))
+        training.add(lane, model, structure_of(model, [task]).floats)
+        models[k] = model
+    probe(training, models)
+    return training
+
+
+@pytest.mark.parametrize("task", [MLP, CNN])
+def test_compiled_steps_are_the_plain_ones(task):
+    plain, compiled = training_of(task()), training_of(task())
+    # Without code generation; the next test has it.
+    compiled.steps.compile_always("aot_eager")
+    for _ in range(2):
+        expected, tables = plain.run_epoch(), compiled.run_epoch()
+        assert [list(table) for table in tables] == [list(table) for table in expected]
+        for table, other in zip(tables, expected, strict=True):
+            assert table == pytest.approx(other, rel=1e-9)
+    assert (plain.steps.engine, compiled.steps.engine) == ("vmap", "compiled")
+    assert compiled.steps.reason == ""
+    assert torch.allclose(compiled.stack.flat[:3], plain.stack.flat[:3], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with g++")
+def test_generated_code_is_the_plain_step():
+    plain, compiled = training_of(MLP()), training_of(MLP())
+    compiled.steps.compile_always()
+    expected, tables = plain.run_epoch(), compiled.run_epoch()
+    for table, other in zip(tables, expected, strict=True):
+        assert table == pytest.approx(other, rel=1e-8)
+    assert compiled.steps.engine == "compiled"
+
+
+class Printing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x):
+        torch._dynamo.graph_break()
+        return self.layer(x)
+
+
+class Broken(MLP):
+    """Its forward cannot be compiled whole."""
+
+    def model(self, params):
+        return Printing()
+
+
+def test_what_cannot_be_compiled_trains_as_plain_operations_with_the_reason():
+    plain, compiled = training_of(Broken(), PARAMS[:2]), training_of(Broken(), PARAMS[:2])
+    compiled.steps.compile_always("aot_eager")
+    assert compiled.run_epoch() == plain.run_epoch()
+    assert compiled.steps.engine == "vmap"
+    assert "not compiled" in compiled.steps.reason
