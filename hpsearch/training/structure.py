@@ -8,8 +8,10 @@ each with its own; any other difference parts them, so nothing is ever shared si
 from __future__ import annotations
 
 import hashlib
+import random
 import sys
 import weakref
+from collections import deque
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
@@ -25,6 +27,8 @@ from torch import Tensor, nn
 _OWN = {"_parameters", "_buffers", "_modules", "training", "_is_full_backward_hook"}
 #: endings of the names of its dictionaries of hooks
 _HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
+#: what has more to it than its attributes show
+_OPAQUE = (torch.Generator, torch.jit.ScriptFunction, random.Random)
 #: (path of the module, name of the attribute)
 Place = tuple[str, str]
 
@@ -50,8 +54,8 @@ def structure_of(model: nn.Module, known: Sequence[object] = ()) -> Structure:
         known: objects that all lanes share anyway (the task), wherever the model refers to them.
     """
     writer = _Writer(known)
-    for tensor in [*model.parameters(), *model.buffers()]:
-        writer.note(tensor)  # first, so that an attribute that refers to one is known as such
+    for part in [*model.modules(), *model.parameters(), *model.buffers()]:
+        writer.note(part)  # first, so that an attribute that refers to one is known as such
     key = writer.module(model, "")
     return Structure(key, writer.floats, writer.opaque)
 
@@ -75,11 +79,12 @@ class _Writer:
         self._seen: dict[int, int] = {id(thing): -1 - k for k, thing in enumerate(known)}
         # A seen object must live on, or another one could get its id.
         self._kept: list[object] = list(known)
+        self._written: set[int] = set()
 
     def module(self, module: nn.Module, path: str) -> Hashable:
-        if id(module) in self._seen:
+        if id(module) in self._written:
             return ("again", self._seen[id(module)])
-        self.note(module)
+        self._written.add(id(module))
         own: list[Hashable] = [self._type(type(module)), module.training]
         for name, value in sorted(module.__dict__.items()):
             if name in _OWN:
@@ -133,21 +138,41 @@ class _Writer:
             return (type(value).__name__, str(value))
         if isinstance(value, Enum):
             return (*self._named(type(value)), value.name)
-        if isinstance(value, nn.Module):
-            return self.module(value, path)
         if id(value) in self._seen:
             return ("again", self._seen[id(value)])
         self.note(value)
+        if isinstance(value, nn.Module):
+            return self._unregistered(value, path)
         if isinstance(value, Tensor | np.ndarray | np.generic):
             return self._array(value)
         if isinstance(value, Mapping):
             items = [(self.value(k, path), self.value(v, f"{path}[{k!r}]")) for k, v in value.items()]
-            return (*self._named(type(value)), tuple(items))
-        if isinstance(value, list | tuple):
-            return (*self._named(type(value)), tuple(self.value(v, f"{path}[{k}]") for k, v in enumerate(value)))
+            default = self.value(getattr(value, "default_factory", None), path)
+            return (*self._named(type(value)), tuple(items), default, self._own(value, path))
+        if isinstance(value, list | tuple | deque):
+            items = [self.value(v, f"{path}[{k}]") for k, v in enumerate(value)]
+            return (*self._named(type(value)), tuple(items), self._own(value, path))
         if isinstance(value, Set):
-            return (*self._named(type(value)), tuple(sorted(map(repr, (self.value(v, path) for v in value)))))
+            members = sorted(map(repr, (self.value(v, path) for v in value)))
+            return (*self._named(type(value)), tuple(members), self._own(value, path))
         return self._code(value, path)
+
+    def _unregistered(self, module: nn.Module, path: str) -> Hashable:
+        """A module that torch does not know of (in a plain list, in a closure): its numbers are not the lane's own."""
+        held = {k: list(v.values()) if k.endswith(_HOOKS) else v for k, v in module.__dict__.items()}
+        return ("unregistered", self._type(type(module)), self.value(held, path))
+
+    def _own(self, value: object, path: str) -> Hashable:
+        """The attributes of any object, in its ``__dict__`` and in slots."""
+        held = dict(getattr(value, "__dict__", {}))
+        for cls in type(value).__mro__:
+            slots = vars(cls).get("__slots__", ())
+            for name in [slots] if isinstance(slots, str) else slots:
+                private = name.startswith("__") and not name.endswith("__")
+                place = f"_{cls.__name__.lstrip('_')}{name}" if private else name
+                if place not in ("__dict__", "__weakref__") and hasattr(value, place):
+                    held[place] = getattr(value, place)
+        return tuple((name, self.value(thing, f"{path}.{name}")) for name, thing in held.items())
 
     def _code(self, value: object, path: str) -> Hashable:
         if isinstance(value, type):
@@ -162,13 +187,15 @@ class _Writer:
                 self.value(value.keywords, path),
             )
         if isinstance(value, BuiltinFunctionType):
-            return ("builtin", value.__module__, value.__qualname__)
+            bound = value.__self__
+            of = None if bound is None or isinstance(bound, type | ModuleType) else self.value(bound, path)
+            return ("builtin", value.__module__, value.__qualname__, of)
         if isinstance(value, FunctionType):
             return self._function(value, path)
         if isinstance(value, CodeType):
             return ("code", value.co_code, tuple(self.value(c, path) for c in value.co_consts), value.co_names)
-        if hasattr(value, "__dict__") and not isinstance(value, torch.Generator | torch.jit.ScriptFunction):
-            return (*self._named(type(value)), self.value(vars(value), path))
+        if hasattr(value, "__dict__") and not isinstance(value, _OPAQUE):
+            return (*self._named(type(value)), self._own(value, path))
         return self._cannot(value, path)
 
     def _cannot(self, value: object, path: str) -> Hashable:
