@@ -199,7 +199,7 @@ def test_baselines_are_never_pruned_and_a_diverging_trial_is_the_worst(tmp_path:
     assert sum(t.state is State.COMPLETE for t in trials[2:]) == 1
 
 
-def test_81_runs_of_a_task_cost_243_epochs_alone_and_together(tmp_path: Path) -> None:
+def test_81_runs_of_a_task_cost_243_epochs_alone_and_fused(tmp_path: Path) -> None:
     study = small(tmp_path, SuccessiveHalving())
     inline = run(study)
     assert sum((t.runs[0].last_epoch or 0) + 1 for t in inline) <= 1.3 * NEEDED
@@ -211,6 +211,12 @@ def test_81_runs_of_a_task_cost_243_epochs_alone_and_together(tmp_path: Path) ->
             assert t.value == whole[t.number].value
     local = run(study, on="local", workers=3)
     assert fates(local) == fates(inline)
+    # Fused: lanes are freed at each rung, and filled with those that go on.
+    for on, workers in (("inline", 1), ("local", 2)):
+        fused = run(study, on=on, workers=workers, lanes=16)
+        assert [(t.state, t.runs[0].last_epoch) for t in fused] == [(t.state, t.runs[0].last_epoch) for t in inline]
+        assert [t.value for t in fused] == pytest.approx([t.value for t in inline], rel=1e-4)
+        assert all("vmap" in t.runs[0].engine for t in fused if t.state is State.COMPLETE)
 
 
 def test_hyperband_with_two_seeds_gives_the_same_with_one_worker_and_three(tmp_path: Path) -> None:
