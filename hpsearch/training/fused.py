@@ -9,8 +9,8 @@ one (K, P) buffer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, final
 
@@ -22,40 +22,14 @@ from hpsearch.objective import Split, TrainingTask
 from hpsearch.training.build import ready
 from hpsearch.training.data import Parts
 from hpsearch.training.diagnostics import lane_norms, mean_by_rows
+from hpsearch.training.lane import Lane, Way, widths
 from hpsearch.training.loss import VALIDATION_BATCH, loss_of
 from hpsearch.training.optim import BUFFERS, Settings, corrections, settings, spread, update
 from hpsearch.training.randomness import Key, Stream, mask_key, orders
 from hpsearch.training.recipe import Recipe
-from hpsearch.training.schedule import Rate
 from hpsearch.training.stack import Rows, Stack
 from hpsearch.training.step import Batch, Step, Steps, compiled
 from hpsearch.training.structure import Place
-
-
-@final
-@dataclass
-class Lane:
-    """What is a lane's own beside its rows."""
-
-    recipe: Recipe
-    seed: int
-    rate: Rate
-    #: updates so far
-    steps: int = 0
-    #: the next epoch, from 0
-    epoch: int = 0
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """Which parts of a task go through vmap with the model; the others take the lanes one after the other."""
-
-    augment: bool = True
-    loss: bool = True
-    metrics: bool = True
-    #: dropouts of one forward; None: not known yet
-    dropouts: int | None = None
 
 
 @final
@@ -99,6 +73,11 @@ class FusedTraining:
         if fresh:
             self.steps.forget()
         return fresh
+
+    def unlift(self, places: Collection[Place]) -> None:
+        """No lane is left that differs in these floats."""
+        self.stack.unlift(places)
+        self.steps.forget()
 
     def remove(self, k: int) -> None:
         """The last lane takes the place of lane k."""
@@ -180,7 +159,7 @@ class FusedTraining:
         if self.device.type == "cpu":
             return count
         # A graph is captured for each width: few widths, and dead lanes cost at most a third.
-        return min(self.stack.slots, next(w for w in _widths() if w >= count))
+        return min(self.stack.slots, next(w for w in widths() if w >= count))
 
     def run_epoch(self) -> list[dict[str, float]]:
         """Train and validate each lane's own next epoch: its metrics; ``train_loss`` alone where that diverged."""
@@ -212,20 +191,31 @@ class FusedTraining:
 
     def train_epoch(self, lanes: Sequence[Lane]) -> tuple[Tensor, list[int]]:
         """One pass of each lane over the train part in its own order: losses (T, K), examples of each of T batches."""
-        split = self.parts.train
-        order = orders([lane.seed for lane in lanes], [lane.epoch for lane in lanes], len(split.targets), self.device)
-        batches = torch.split(order, self.batch_size, dim=1)
-        self.stack.form.train()
-        masks, updates = self.keys(lanes, len(batches)), self._settings(lanes, len(batches))
-        left = len(batches) * max(lane.recipe.epochs - lane.epoch for lane in lanes)
-        losses, extra = [], self._extra(lanes)
-        for rows, keys, numbers in zip(batches, masks, updates, strict=True):
-            batch = Batch(rows=rows, masks=keys, numbers=numbers, extra=extra)
-            step = self.steps.of(batch, left, whole=rows.shape[1] == self.batch_size)
-            losses.append(step(batch))
+        batches = self._batches(lanes)
+        losses = [self._step_of(batch, lanes, len(batches))(batch) for batch in batches]
         for lane in lanes:
             lane.steps += len(batches)
-        return torch.stack(losses), [rows.shape[1] for rows in batches]
+        return torch.stack(losses), [batch.rows.shape[1] for batch in batches]
+
+    def prepare(self) -> None:
+        """Make the step of the next whole batch, so that the engine is known."""
+        lanes = self.padded()
+        batches = self._batches(lanes)
+        self._step_of(batches[0], lanes, len(batches))
+
+    def _step_of(self, batch: Batch, lanes: Sequence[Lane], count: int) -> Step:
+        left = count * max(lane.recipe.epochs - lane.epoch for lane in lanes)
+        return self.steps.of(batch, left, whole=batch.rows.shape[1] == self.batch_size)
+
+    def _batches(self, lanes: Sequence[Lane]) -> list[Batch]:
+        """The lanes' next epochs."""
+        seeds, epochs = [lane.seed for lane in lanes], [lane.epoch for lane in lanes]
+        order = orders(seeds, epochs, len(self.parts.train.targets), self.device)
+        rows = torch.split(order, self.batch_size, dim=1)
+        self.stack.form.train()
+        masks, updates, extra = self.keys(lanes, len(rows)), self._settings(lanes, len(rows)), self._extra(lanes)
+        parts = zip(rows, masks, updates, strict=True)
+        return [Batch(rows=r, masks=m, numbers=n, extra=extra) for r, m, n in parts]
 
     def _step(self, k: int, compiles: bool) -> Step:
         """A step of the first k lanes."""
@@ -386,12 +376,3 @@ class FusedTraining:
         """Of each lane, layer -> (norm of the last gradient, norm of the weights)."""
         k = len(self.lanes)
         return lane_norms(self.stack.layers, self.gradient[:k], self.stack.flat[:k])
-
-
-def _widths() -> Iterator[int]:
-    """2, 3, 4, 6, 8, 12, 16 ..."""
-    width = 2
-    while True:
-        yield width
-        yield width * 3 // 2
-        width *= 2

@@ -19,7 +19,8 @@ from hpsearch.training.active import LiveRun
 from hpsearch.training.build import build
 from hpsearch.training.course import Course, Outcome
 from hpsearch.training.data import Parts, prepare
-from hpsearch.training.fused import FusedTraining, Lane, Way
+from hpsearch.training.fused import FusedTraining
+from hpsearch.training.lane import Lane, Way
 from hpsearch.training.measure import lanes_that_pay
 from hpsearch.training.probe import CannotFuse, explain, probe
 from hpsearch.training.recipe import ModelParams, Recipe, resolve
@@ -160,10 +161,19 @@ class Group:
     def __init__(self, members: Sequence[Member], workload: Workload, slots: int, device: str) -> None:
         self.members: list[Member] = []
         self.slots = slots
-        self.engine = "vmap"
         self._first, self._workload, self._device = list(members), workload, device
         self._trainings: list[FusedTraining] = []
         self._lanes = len(members)
+
+    @property
+    def engine(self) -> str:
+        """The rung of the ladder that its steps take."""
+        return self._trainings[0].steps.engine if self._trainings else "vmap"
+
+    @property
+    def reason(self) -> str:
+        """Why they take no higher one, where one was tried."""
+        return self._trainings[0].steps.reason if self._trainings else ""
 
     def begin(self) -> tuple[Ended, list[Member]]:
         """Give members lanes, and find out whether they come out as they would alone and how many pay.
@@ -209,6 +219,8 @@ class Group:
             pay = lanes_that_pay(self._trainings)
         for k in range(last, pay - 1, -1):
             self._leave(k)
+        for training in self._trainings:
+            training.prepare()
         return pay
 
     def add(self, member: Member) -> None:
@@ -224,7 +236,7 @@ class Group:
             except Exception as error:
                 self._leave(len(self.members) - 1)
                 for training, known in zip(self._trainings, before, strict=True):
-                    training.stack.unlift(training.stack.floats.keys() - known)
+                    training.unlift(training.stack.floats.keys() - known)
                 raise error if isinstance(error, CannotFuse) else CannotFuse(explain(error)) from error
         self._lanes = max(self._lanes, len(self.members))
         member.models, member.states = [], []

@@ -166,7 +166,7 @@ class _Hand:
         self._alone.extend((member.assignment, reason) for member in members)
 
     def _say(self, group: Group, members: Sequence[Member]) -> None:
-        self._report(members, group.engine, len(group.members), "")
+        self._report(members, group.engine, len(group.members), group.reason)
 
     def _report(self, members: Sequence[Member], engine: str, lanes: int, reason: str) -> None:
         runs = tuple(member.assignment.run for member in members)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from hpsearch.objective import Split
-from hpsearch.training.fused import FusedTraining, Lane, Way
+from hpsearch.training.fused import FusedTraining
+from hpsearch.training.lane import Lane, Way
 from hpsearch.training.loss import loss_of
 from hpsearch.training.randomness import KeyedDropout, orders
 from hpsearch.training.structure import attributes_of

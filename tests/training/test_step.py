@@ -8,7 +8,8 @@ from torch import nn
 
 from hpsearch.training.build import build
 from hpsearch.training.data import prepare
-from hpsearch.training.fused import FusedTraining, Lane
+from hpsearch.training.fused import FusedTraining
+from hpsearch.training.lane import Lane
 from hpsearch.training.probe import probe
 from hpsearch.training.recipe import ModelParams, resolve
 from hpsearch.training.schedule import Rate
