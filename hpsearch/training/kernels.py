@@ -65,7 +65,8 @@ class _LaneCrossEntropy(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, classes: Tensor) -> Tensor:
         k, n, c = logits.shape
-        rows = logits.reshape(k * n, c).t().contiguous()  # classes first: whole vectors at a time
+        # Classes first: whole vectors at a time. A copy, for what follows is in place.
+        rows = logits.reshape(k * n, c).t().clone(memory_format=torch.contiguous_format)
         top = rows.amax(0)
         exps = rows.sub_(top).exp_()
         total = exps.sum(0)

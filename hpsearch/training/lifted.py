@@ -32,6 +32,8 @@ def batch_norm(
     """Ioffe and Szegedy, arXiv:1502.03167, algorithm 1; input (B, C, ...)."""
     shape = [1, -1] + [1] * (input.dim() - 2)
     if training or running_mean is None or running_var is None:
+        if input.numel() == input.shape[1]:
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
         dims = [d for d in range(input.dim()) if d != 1]
         var, mean = torch.var_mean(input, dims, correction=0)
         n = input.numel() // input.shape[1]
@@ -81,13 +83,14 @@ def rms_norm(input: Tensor, normalized_shape: list[int], weight: Tensor | None =
 
 def leaky_relu(input: Tensor, negative_slope: Any = 0.01, inplace: bool = False) -> Tensor:
     """Maas et al., ICML 2013."""
-    return _put(torch.where(input > 0, input, input * negative_slope.to(input.dtype)), input, inplace)
+    x = input.clone() if inplace else input
+    return _put(torch.where(x > 0, x, x * negative_slope.to(x.dtype)), input, inplace)
 
 
 def elu(input: Tensor, alpha: Any = 1.0, inplace: bool = False) -> Tensor:
     """Clevert et al., arXiv:1511.07289, eq. 15."""
-    below = torch.expm1(input.clamp(max=0)) * alpha.to(input.dtype)
-    return _put(torch.where(input > 0, input, below), input, inplace)
+    x = input.clone() if inplace else input
+    return _put(torch.where(x > 0, x, torch.expm1(x.clamp(max=0)) * alpha.to(x.dtype)), input, inplace)
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, *args: Any, **kwargs: Any) -> Tensor:

@@ -150,8 +150,8 @@ class _Writer:
             default = self.value(getattr(value, "default_factory", None), path)
             return (*self._named(type(value)), tuple(items), default, self._own(value, path))
         if isinstance(value, list | tuple | deque):
-            items = [self.value(v, f"{path}[{k}]") for k, v in enumerate(value)]
-            return (*self._named(type(value)), tuple(items), self._own(value, path))
+            entries = [self.value(v, f"{path}[{k}]") for k, v in enumerate(value)]
+            return (*self._named(type(value)), tuple(entries), self._own(value, path))
         if isinstance(value, Set):
             members = sorted(map(repr, (self.value(v, path) for v in value)))
             return (*self._named(type(value)), tuple(members), self._own(value, path))
