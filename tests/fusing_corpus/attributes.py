@@ -103,7 +103,7 @@ class ParamsKept(Net):
 
 
 class WholeParams(Vectors):
-    """The model keeps the params themselves, as lightning users do."""
+    """The model keeps all its params in a dict, as with save_hyperparameters."""
 
     def model(self, params):
-        return ParamsKept(params=params)
+        return ParamsKept(params=dict(params))

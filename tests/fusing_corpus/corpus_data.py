@@ -1,10 +1,10 @@
-"""Small data sets for the corpus: 90 examples in 4 classes, of which 54 train (batches of 16, 16, 16 and 6)."""
+"""Small data sets for the corpus: 60 examples in 4 classes, of which 36 train (batches of 16, 16 and 4)."""
 
 import torch
 
 import hpsearch as hp
 
-N, CLASSES, TOKENS = 90, 4, 20
+N, CLASSES, TOKENS = 60, 4, 20
 
 
 class Small(hp.TrainingTask):
@@ -24,12 +24,12 @@ def labels():
 
 
 def vectors():
-    """(90, 8): each class has another mean."""
+    """(60, 8): each class has another mean."""
     return hp.Data(_noise(8) + torch.eye(CLASSES, 8)[labels()] * 2, labels())
 
 
 def images():
-    """(90, 1, 8, 8): each class is bright in another quarter."""
+    """(60, 1, 8, 8): each class is bright in another quarter."""
     inputs = _noise(1, 8, 8)
     for k, label in enumerate(labels().tolist()):
         row, column = divmod(label, 2)
@@ -38,19 +38,19 @@ def images():
 
 
 def texts():
-    """(90, 6) tokens below 20, int64: each class likes five of them."""
+    """(60, 6) tokens below 20, int64: each class likes five of them."""
     draws = torch.randint(0, TOKENS, (N, 6), generator=torch.Generator().manual_seed(5))
     liked = labels()[:, None] * 5 + draws % 5
     return hp.Data(torch.where(draws % 3 > 0, liked, draws), labels())
 
 
 def series():
-    """(90, 10, 3): each class has another frequency."""
+    """(60, 10, 3): each class has another frequency."""
     time = torch.linspace(0, 6.28, 10)
     return hp.Data(_noise(10, 3) * 0.3 + torch.sin(time * (1 + labels()[:, None]))[..., None], labels())
 
 
 def numbers():
-    """(90, 8) and a float target (90, 1)."""
+    """(60, 8) and a float target (60, 1)."""
     inputs = _noise(8)
     return hp.Data(inputs, inputs[:, :2].sum(1, keepdim=True).sin())

@@ -53,7 +53,7 @@ class ByShape(Net):
 
 
 class Shape(Vectors):
-    """A branch by the shape of the batch: the last one, of 6, and validation go another way."""
+    """A branch by the shape of the batch: the last one, of 4, and validation go another way."""
 
     def model(self, params):
         return ByShape()

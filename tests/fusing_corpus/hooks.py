@@ -54,6 +54,20 @@ class CountingHook(Vectors):
         return net
 
 
+class LateHook(Vectors):
+    """The same, but it shows only after some epochs: a look at the first step sees nothing of it."""
+
+    def model(self, params):
+        net, calls = self.net(), []
+
+        def cool_down(module, inputs, output):
+            calls.append(1)
+            return output * (0.5 if len(calls) > 8 else 1.0)
+
+        net[0].register_forward_hook(cool_down)
+        return net
+
+
 class GradientHook(Vectors):
     """A hook on a parameter changes its gradient; the stacked leaves are other tensors and have none."""
 

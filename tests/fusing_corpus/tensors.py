@@ -37,9 +37,8 @@ class InPlaceNet(nn.Module):
     def forward(self, x):
         x = self.first(x)
         x += 1
-        x = x.relu_()
-        x = x.mul_(0.5).clone()
-        x[:, 0] = 0
+        x = x.relu_().clone()
+        x.mul_(0.5)[:, 0] = 0
         out = torch.zeros(len(x), 4, dtype=x.dtype)
         out = out + self.last(x)
         out[:, 1:] -= out[:, :1].detach()

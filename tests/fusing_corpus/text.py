@@ -20,7 +20,14 @@ class Mean(nn.Module):
 
 
 class Embedding(Texts):
-    """Token 0 is padding: its row has no gradient."""
+    """A plain embedding of tokens."""
+
+    def model(self, params):
+        return Mean()
+
+
+class Padding(Texts):
+    """Token 0 is padding: its row has no gradient, in every lane."""
 
     def model(self, params):
         return Mean(padding_idx=0)
