@@ -38,14 +38,15 @@ def batch_norm(
         var, mean = torch.var_mean(input, dims, correction=0)
         n = input.numel() // input.shape[1]
         if running_mean is not None and running_var is not None:
-            rate = torch.as_tensor(momentum).to(input.dtype)
+            rate = torch.as_tensor(momentum, dtype=torch.float64).to(input.dtype)
             with torch.no_grad():
                 running_mean.mul_(1 - rate).add_(mean * rate)
                 running_var.mul_(1 - rate).add_(var * (n / (n - 1)) * rate)
     else:
         mean, var = running_mean, running_var
     return _affine(
-        (input - mean.view(shape)) * torch.rsqrt(var.view(shape) + torch.as_tensor(eps).to(input.dtype)),
+        (input - mean.view(shape))
+        * torch.rsqrt(var.view(shape) + torch.as_tensor(eps, dtype=torch.float64).to(input.dtype)),
         None if weight is None else weight.view(shape),
         None if bias is None else bias.view(shape),
     )
@@ -137,6 +138,8 @@ class LaneFunctions(TorchFunctionMode):
             ours, numbers = _LIFTED[func]
             given = inspect.signature(ours).bind(*args, **kwargs).arguments
             if any(isinstance(given.get(name), Tensor) for name in numbers):
-                given |= {name: torch.as_tensor(given[name]) for name in numbers if given.get(name) is not None}
+                for name in numbers:
+                    if given.get(name) is not None:
+                        given[name] = torch.as_tensor(given[name], dtype=torch.float64)
                 return ours(**given)
         return func(*args, **kwargs)

@@ -95,6 +95,18 @@ def test_batch_norms_momentum_moves_each_lanes_running_statistics(shape):
         assert not torch.equal(means[k], kept[0][k])
 
 
+def test_a_number_that_lanes_share_beside_one_they_differ_in_keeps_its_precision():
+    x, means, variances = random(3, 8, 6), random(3, 6, seed=1), random(3, 6, seed=2).square()
+    kept = means.clone()
+
+    def step(x, mean, variance, eps):
+        return functional.batch_norm(x, mean, variance, training=True, eps=eps, momentum=0.1)
+
+    with LaneFunctions():
+        vmap(step)(x, means, variances, torch.tensor(NUMBERS, dtype=torch.float64))
+    torch.testing.assert_close(means, 0.9 * kept + 0.1 * x.mean(1), rtol=1e-14, atol=1e-14)
+
+
 def test_batch_norm_of_one_example_a_channel_raises_as_torchs_own_does():
     for momentum in (0.1, torch.tensor(0.1)):
         with LaneFunctions(), pytest.raises(ValueError, match="more than 1 value per channel"):
