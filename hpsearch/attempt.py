@@ -1,19 +1,29 @@
-"""Attempts that nobody records (``try``, ``plan --measure``, ``rerun``), and the one place where executors are made."""
+"""Attempts that nobody records (``try``, ``plan``, ``rerun``), and the one place where executors are made."""
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import final
 
 from hpsearch.errors import Problem, StudyError
 from hpsearch.executor import Assignment, Executor
 from hpsearch.objective import Workload, find
+from hpsearch.plan import Measured, MeasuredGroup, parted_by
 from hpsearch.study import Study
-from hpsearch.trial import Finished, Lost, PausedReport, Report
+from hpsearch.trial import EpochReport, Finished, Grouped, Lost, PausedReport, Report, RunKey, State
+
+#: how long ``measure`` watches
+MEASURE_S = 20.0
+#: epochs that each run of a group is watched for: the pause after the last one costs time of its own, so one more
+#: than it takes to see a whole epoch from report to report
+WATCHED_EPOCHS = 3
 
 
 def watch(
@@ -22,10 +32,12 @@ def watch(
     *,
     device: str,
     workers: int | None = 1,
+    lanes: int = 1,
+    fixed_lanes: bool = False,
     hear: Callable[[Report], bool],
     limit_s: float = float("inf"),
 ) -> None:
-    """Make these attempts, each alone in a process of its own, until all have ended or ``hear`` returns True.
+    """Make these attempts until all have ended or ``hear`` returns True; each in a process of its own, by default.
 
     Their files are in a temporary folder, which is gone afterwards, as every process is.
 
@@ -34,6 +46,7 @@ def watch(
         assignments: at most one for a run.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
         workers: how many at once; None: one a CUDA device, or one a core.
+        lanes, fixed_lanes: how many runs a worker takes, as in ``Workload``; 1: each in a process of its own.
         hear: takes every report, in order for each run; True ends all of it.
         limit_s: the longest it may take.
 
@@ -44,8 +57,9 @@ def watch(
     find(study.objective)
     waiting, running = deque(assignments), len(assignments)
     with tempfile.TemporaryDirectory(prefix="hpsearch-") as files:
-        workload = replace(workload_of(study, device, Path(files)), isolate=True)
-        executor = executor_of("local", workers, device)
+        workload = workload_of(study, device, Path(files))
+        workload = replace(workload, isolate=lanes == 1, lanes=lanes, fixed_lanes=fixed_lanes)
+        executor = executor_of("local", workers, device, lanes)
         try:
             end = time.monotonic() + limit_s
             while running and time.monotonic() < end:
@@ -90,3 +104,134 @@ def workload_of(study: Study, device: str, files: Path) -> Workload:
         device=device,
         files=files,
     )
+
+
+def time_alone(study: Study, assignment: Assignment, *, device: str) -> Measured | None:
+    """Time the first epochs of a run, alone in a worker process; None where it does not get so far."""
+    started = time.monotonic()
+    reports: list[tuple[float, Report]] = []
+
+    def enough(report: Report) -> bool:
+        if not isinstance(report, Grouped):
+            reports.append((time.monotonic() - started, report))
+        return len(reports) == 4
+
+    watch(study, [assignment], device=device, hear=enough, limit_s=MEASURE_S)
+    last = reports[-1][1] if reports else None
+    epochs = [(at, report) for at, report in reports if isinstance(report, EpochReport)]
+    whole = last.seconds if isinstance(last, Finished) and last.state is State.COMPLETE else None
+    if not reports or (whole is None and not epochs):
+        return None
+    return Measured(
+        first_s=reports[0][0],
+        # The mean: a report that is heard late makes the time to the next one too short.
+        epoch_s=(epochs[-1][0] - epochs[0][0]) / (len(epochs) - 1) if len(epochs) > 1 else None,
+        epochs=epochs[0][1].epochs if epochs else None,
+        run_s=whole,
+    )
+
+
+def time_together(
+    study: Study, assignments: Sequence[Assignment], *, device: str, lanes: int, fixed_lanes: bool
+) -> Measured | None:
+    """Give one worker process these runs, at most as many as it has ``lanes``, and hear how it trains them.
+
+    Each is paused after ``WATCHED_EPOCHS``, so that every group has its turn, and all of it ends as soon as every
+    group is timed, or after ``MEASURE_S`` with what is known then.
+
+    Returns:
+        None where no run reports an epoch.
+    """
+    watched = [replace(assignment, until_epoch=WATCHED_EPOCHS) for assignment in assignments]
+    seen = _Seen(watched)
+    watch(
+        study,
+        watched,
+        device=device,
+        lanes=lanes,
+        fixed_lanes=fixed_lanes,
+        hear=seen.hear,
+        limit_s=MEASURE_S,
+    )
+    return seen.measured(study)
+
+
+@final
+class _Seen:
+    """What a worker has said of the runs that it was given, and when."""
+
+    def __init__(self, assignments: Sequence[Assignment]) -> None:
+        self._began = time.monotonic()
+        self._params = {assignment.run: assignment.params for assignment in assignments}
+        #: the ways in which runs are trained, and for each run the number of the one that was said last
+        self._ways: list[Grouped] = []
+        self._way_of: dict[RunKey, int] = {}
+        #: ways of which a run has told two epochs
+        self._timed: set[int] = set()
+        #: for each run when it told its epochs; in the order of their first ones
+        self._told: dict[RunKey, list[float]] = {}
+        self._ended: dict[RunKey, Finished | Lost | PausedReport] = {}
+        self._first_s: float | None = None
+        self._epochs: int | None = None
+
+    def hear(self, report: Report) -> bool:
+        """Keep it; True where nothing more is to be learned."""
+        now = time.monotonic() - self._began
+        if isinstance(report, Grouped):
+            self._regroup(report)
+        elif isinstance(report, EpochReport):
+            self._first_s = now if self._first_s is None else self._first_s
+            self._epochs = report.epochs
+            told = self._told.setdefault(report.run, [])
+            told.append(now)
+            if len(told) > 1 and report.run in self._way_of:
+                self._timed.add(self._way_of[report.run])
+        else:
+            self._ended[report.run] = report
+        return all(run in self._ended or self._way_of.get(run) in self._timed for run in self._params)
+
+    def measured(self, study: Study) -> Measured | None:
+        """What it comes to."""
+        if self._first_s is None:
+            return None
+        groups = self._groups()
+        fused = [k for k, group in enumerate(groups) if group.said.engine != "solo"]
+        tags = parted_by(study.search_space, [[self._params[run] for run in groups[k].said.runs] for k in fused])
+        for k, tag in zip(fused, tags, strict=True):
+            groups[k] = replace(groups[k], shared=tag)
+        shares = [(g.epoch_s / g.said.lanes, len(g.said.runs)) for g in groups if g.epoch_s is not None]
+        ends = [end for end in self._ended.values() if isinstance(end, Finished) and end.state is State.COMPLETE]
+        return Measured(
+            first_s=self._first_s,
+            epoch_s=sum(share * runs for share, runs in shares) / sum(n for _, n in shares) if shares else None,
+            epochs=self._epochs,
+            run_s=statistics.fmean(end.seconds for end in ends) if ends and not shares else None,
+            lanes=max((group.said.lanes for group in groups), default=1),
+            runs=len(self._params),
+            groups=groups,
+        )
+
+    def _regroup(self, said: Grouped) -> None:
+        """These runs are trained in another way from now on, for the reason that is said now or was said before."""
+        former = [self._ways[self._way_of[run]] for run in said.runs if run in self._way_of]
+        reasons = (said.reason, *(way.reason for way in former if way.engine == said.engine))
+        self._ways.append(replace(said, reason=next(filter(None, reasons), "")))
+        for run in said.runs:
+            self._way_of[run] = len(self._ways) - 1
+            self._told.pop(run, None)
+
+    def _groups(self) -> list[MeasuredGroup]:
+        found: dict[int, list[RunKey]] = {}
+        for run in self._params:
+            if run in self._way_of:
+                found.setdefault(self._way_of[run], []).append(run)
+        return [
+            MeasuredGroup(said=replace(self._ways[way], runs=tuple(runs)), epoch_s=self._epoch_s(way))
+            for way, runs in found.items()
+        ]
+
+    def _epoch_s(self, way: int) -> float | None:
+        """Of the runs that had the lanes first: the middle time from a report to the next one, before any pauses."""
+        first = [run for run in self._told if self._way_of.get(run) == way][: self._ways[way].lanes]
+        spans = [b - a for run in first for a, b in pairwise(self._told[run][: WATCHED_EPOCHS - 1])]
+        return statistics.median(spans) if spans else None

@@ -6,28 +6,27 @@ outcome = hp.run(hp.read_study("studies/digits_random.yaml"), workers=2)
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any, final
 
-from hpsearch.attempt import executor_of, watch, workload_of
+from hpsearch.attempt import executor_of, time_alone, time_together, watch, workload_of
 from hpsearch.declaration import is_function, is_task
 from hpsearch.errors import NotFoundError, Problem, StudyChangedError, StudyError
 from hpsearch.executor import Assignment
 from hpsearch.objective import find, source_hash
-from hpsearch.plan import Measured
+from hpsearch.plan import Measured, batch_of
 from hpsearch.progress import Ending, Progress
 from hpsearch.search import Observer, search
 from hpsearch.settings import database, files_folder
 from hpsearch.space import Params
 from hpsearch.store import StudyRecord, this_process
+from hpsearch.strategy import History
 from hpsearch.study import Study, differences, fingerprint, spec_of
-from hpsearch.trial import EpochReport, Finished, Grouped, Lost, Report, RunKey, State
+from hpsearch.trial import EpochReport, Finished, Lost, Report, RunKey
 
 #: a study whose coordinator is silent for so long is free for another one
 LEASE_S = 60.0
@@ -35,8 +34,6 @@ LEASE_S = 60.0
 INLINE_LEASE_S = 24 * 3600.0
 #: lanes of a worker where nobody says how many: more leave a core's caches, or no longer make a GPU faster
 CPU_LANES, CUDA_LANES = 64, 256
-#: how long ``measure`` watches a run
-MEASURE_S = 20.0
 
 
 @final
@@ -175,40 +172,67 @@ def lanes_of(study: Study, fuse: int | str, device: str = "auto") -> tuple[int, 
     return (CUDA_LANES if _on_cuda(device) else CPU_LANES), False
 
 
+def workers_of(workers: int | None, device: str) -> int:
+    """How many worker processes ``run`` has: ``workers``, else one for each GPU of the device, else one a core."""
+    from hpsearch.executors.local import processes
+
+    return processes(workers, device)
+
+
 def _on_cuda(device: str) -> bool:
     from hpsearch.executors.local import gpus
 
     return device.startswith("cuda") or (device == "auto" and bool(gpus()))
 
 
-def measure(study: Study, *, device: str = "auto") -> Measured | None:
-    """Time the first epochs of the study's first setting in a worker process; None where it does not get so far."""
-    from hpsearch.strategy import History
+def alone_because(study: Study, fuse: int | str) -> str:
+    """Why ``lanes_of`` gives each worker one run at a time, in words."""
+    if study.isolate:
+        return "isolate gives each run a process of its own"
+    if is_function(study.objective):
+        return "a plain training function; a TrainingTask could be fused"
+    if fuse in ("off", 1):
+        return f"every run, as --fuse {fuse} says"
+    return f"{study.objective} is not seen to be a TrainingTask without importing it; --fuse {CPU_LANES} tries"
 
+
+def measure(
+    study: Study, *, device: str = "auto", fuse: int | str = "auto", workers: int | None = None
+) -> Measured | None:
+    """Time the first epochs of the runs that one of ``run``'s workers would take first; records nothing.
+
+    They train in one worker process: one run, or as many as there are for its lanes. None where they come to nothing.
+
+    Args:
+        study: its baselines and first settings are tried, with its seeds.
+        device, fuse, workers: as ``run`` takes them.
+
+    Raises:
+        StudyError: ``fuse`` cannot be.
+        ObjectiveError: there is no such training code.
+        ExecutorError: no worker can be started.
+    """
+    lanes, fixed = lanes_of(study, fuse, device)
+    runs = _first_runs(study, lanes, workers_of(workers, device))
+    if lanes == 1:
+        return time_alone(study, runs[0], device=device)
+    return time_together(study, runs, device=device, lanes=lanes, fixed_lanes=fixed)
+
+
+def _first_runs(study: Study, lanes: int, workers: int) -> list[Assignment]:
+    """Those that the first worker would be given: the executor deals the first runs out evenly."""
+    seeds = len(study.seeds)
     history = History(search_space=study.search_space, direction=study.direction, seed=study.seed)
-    settings = [*study.baselines, *study.strategy.ask(history, 1)]
-    started = time.monotonic()
-    reports: list[tuple[float, Report]] = []
-
-    def enough(report: Report) -> bool:
-        if not isinstance(report, Grouped):
-            reports.append((time.monotonic() - started, report))
-        return len(reports) == 4
-
-    first = Assignment(run=RunKey(0, study.seeds[0]), params=settings[0], attempt=1)
-    watch(study, [first], device=device, hear=enough, limit_s=MEASURE_S)
-    last = reports[-1][1] if reports else None
-    epochs = [(at, report) for at, report in reports if isinstance(report, EpochReport)]
-    whole = last.seconds if isinstance(last, Finished) and last.state is State.COMPLETE else None
-    if not reports or (whole is None and not epochs):
-        return None
-    spans = [b - a for (a, _), (b, _) in pairwise(epochs)]
-    return Measured(
-        first_s=reports[0][0],
-        epoch_s=min(spans) if spans else None,
-        epochs=epochs[0][1].epochs if epochs else None,
-        run_s=whole,
-    )
+    trials = -(-lanes * workers // seeds) - len(study.baselines)
+    batch = batch_of(study)
+    ends = [n for n in (trials, batch, study.n_trials) if n is not None]
+    chosen = study.strategy.ask(history, min(ends)) if min(ends) > 0 else []
+    runs = [
+        Assignment(run=RunKey(number, seed), params=params, attempt=1)
+        for number, params in enumerate([*study.baselines, *chosen])
+        for seed in study.seeds
+    ]
+    return runs[: lanes * workers : workers]
 
 
 def attempt(

@@ -3,30 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from hpsearch.declaration import is_function
 from hpsearch.pruner import Bracket, Pruner, Rung
-from hpsearch.space import Params
+from hpsearch.space import Float, Params, SearchSpace, Value
 from hpsearch.strategy import History
 from hpsearch.study import Study, cohort_of, epochs_of, warnings_of
-from hpsearch.trial import Direction
+from hpsearch.trial import Direction, Grouped
+
+#: hyperparameters of the loop that lanes of a group have in common
+_PARTING = ("optimizer", "batch_size")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MeasuredGroup:
+    """Runs that a worker trains in one way: together, or each alone for the same reason."""
+
+    #: as the worker said it; its runs are those that it trains in this way in the end
+    said: Grouped
+    #: seconds of one epoch of all its lanes; None where fewer than two were seen
+    epoch_s: float | None
+    #: hyperparameters that its runs have in common and by which its group differs from the others; {} where none tells
+    shared: Params = field(default_factory=dict)
+
+    @property
+    def full(self) -> bool:
+        """True where all its runs have a lane; else fewer lanes are as fast, or all that fit."""
+        return self.said.lanes >= len(self.said.runs)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One run, timed in a worker process."""
+    """The runs that a worker takes first, timed in a worker process: one, or as many as would be in its lanes."""
 
     #: seconds from the start of the worker process to the first report
     first_s: float
-    #: seconds of one epoch; None where the run reported fewer than two
+    #: seconds of one epoch of a run; in a group its part of the group's epoch, which is that divided by its lanes.
+    #: The mean over the runs; None where none reported two epochs
     epoch_s: float | None
     #: how many epochs a run has at most; None where the training code does not say
     epochs: int | None
-    #: seconds of the whole run, where it ended while it was watched
+    #: seconds of the whole run, in a group its part, where it ended while it was watched
     run_s: float | None
+    #: the most runs that trained together
+    lanes: int = 1
+    #: how many runs the worker was given
+    runs: int = 1
+    #: in the order of their first runs; [] where each run trains alone without being tried
+    groups: Sequence[MeasuredGroup] = ()
+
+    @property
+    def fused(self) -> list[MeasuredGroup]:
+        """The groups whose runs train together."""
+        return [group for group in self.groups if group.said.engine != "solo"]
+
+    @property
+    def unheard(self) -> int:
+        """Runs whose way of training was not seen, as the time was up, or they came to nothing."""
+        return self.runs - sum(len(group.said.runs) for group in self.groups)
 
     @property
     def estimate_s(self) -> float | None:
@@ -83,12 +121,78 @@ class Plan:
     pruning: Pruning | None = None
 
     def seconds(self, measured: Measured, workers: int) -> float | None:
-        """How long it will take on so many workers, by one measured run, at most; None where nothing tells."""
+        """How long it will take on so many workers, by the measured runs; None where nothing tells.
+
+        With r seconds for a run (in a group its part of the group's time, as measured), K lanes, R runs of which
+        pruning leaves the part s, and W workers:
+
+            first_s + r * max(K, s * R / W)
+
+        so the study takes at least as long as the measured group does for all its epochs, and no run is taken to be
+        faster than it was in that group. K = 1 where runs train alone.
+        """
         run_s = measured.estimate_s
         if run_s is None or self.runs is None:
             return None
         share = 1.0 if self.pruning is None else self.pruning.share
-        return measured.first_s + run_s * max(1.0, share * self.runs / workers)
+        return measured.first_s + run_s * max(measured.lanes, share * self.runs / workers)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """How far a batch of the strategy fills the lanes of all workers."""
+
+    #: trials of a batch
+    batch: int
+    #: its trials x seeds
+    runs: int
+    #: that all workers have together
+    lanes: int
+
+    @property
+    def filled_by(self) -> int:
+        """Trials of the smallest batch that would fill the lanes."""
+        return -(-self.lanes * self.batch // self.runs)
+
+
+def filling(study: Study, measured: Measured, lanes: int, workers: int) -> Filling | None:
+    """How far a batch fills the lanes of so many workers; None where it fills them, there are no batches or no groups.
+
+    Args:
+        study: whose strategy and seeds make the batch.
+        measured: says what was fused, and where fewer lanes than there were runs for are as fast.
+        lanes: of each worker.
+        workers: how many.
+    """
+    batch, fused = batch_of(study), measured.fused
+    if batch is None or not fused:
+        return None
+    each = max(lanes if group.full else group.said.lanes for group in fused)
+    runs = batch * len(study.seeds)
+    return Filling(batch=batch, runs=runs, lanes=each * workers) if runs < each * workers else None
+
+
+def batch_of(study: Study) -> int | None:
+    """How many trials the strategy chooses together; None where it needs no results to choose all of them."""
+    sizes = (study.strategy.batch_size, study.n_trials, study.strategy.size(study.search_space))
+    return None if sizes[0] is None else min(size for size in sizes if size is not None)
+
+
+def parted_by(space: SearchSpace, groups: Sequence[Sequence[Params]]) -> list[dict[str, Value]]:
+    """By which hyperparameters groups of runs can be told apart, a dict a group; all {} where none tell.
+
+    Those of the loop that part groups, where they are enough; else every one that is no Float (which could be equal
+    in a group by chance alone: that of a single run).
+    """
+    others = tuple(name for name, parameter in space.parameters.items() if not isinstance(parameter, Float))
+    for names in (_PARTING, others):
+        shared = [name for name in names if all(len({p.get(name) for p in group}) == 1 for group in groups)]
+        telling = [name for name in shared if len({group[0].get(name) for group in groups}) > 1]
+        tags = [{name: group[0].get(name) for name in telling} for group in groups]
+        if telling and len({tuple(tag.values()) for tag in tags}) == len(groups):
+            return tags
+    return [{} for _ in groups]
 
 
 def plan(study: Study, show: int = 5) -> Plan:

@@ -260,6 +260,12 @@ class Grouped:
     #: why not on a higher rung of the ladder; empty where there is none
     reason: str = ""
 
+    @property
+    def how(self) -> str:
+        """``64 lanes, vmap on cpu``; ``solo on cpu``."""
+        many = f"{self.lanes} lanes, " if self.lanes > 1 else ""
+        return f"{many}{self.engine} on {self.device}"
+
 
 #: of a run
 RunReport = EpochReport | PausedReport | Finished | Lost

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from hpsearch.cli.settings import COMMON, Common, device, workers
-from hpsearch.cli.terminal import duration, out, out_json, params_text, print_table, say, setting_text
+from hpsearch.cli.grouping import Grouping
+from hpsearch.cli.settings import COMMON, Common, device, fusing, workers
+from hpsearch.cli.terminal import duration, headed, out, out_json, params_text, print_table, say, setting_text
 from hpsearch.errors import HpsearchError, UsageError
 
 if TYPE_CHECKING:
@@ -27,37 +27,55 @@ def plan(
     measure: bool = True,
     workers_: Annotated[int | None, Parameter(name="--workers")] = None,
     device_: Annotated[str | None, Parameter(name="--device")] = None,
+    fuse: str = "auto",
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     common: Common = COMMON,
 ) -> None:
-    """Check a study file and say what it will run: how many trials and runs, the first settings, the time.
+    """Check a study file and say what it will run: how many trials and runs, the first settings, what trains together
+    and what alone, the time.
 
-    One run is watched for its first epochs in a worker process; nothing is recorded.
+    The first runs are watched for some epochs in a worker process; nothing is recorded.
 
     Args:
         file: The study file.
         show: How many of the settings that the strategy chooses.
-        measure: Time an epoch. --no-measure starts no worker process.
-        workers_: Worker processes that the estimate is for.
+        measure: Try what trains together, and time an epoch. --no-measure starts no worker process.
+        workers_: Worker processes that the estimate is for; default: one a CUDA device, or one a core.
         device_: auto, cpu, cuda, cuda:1 ...
+        fuse: How many runs of a TrainingTask a worker trains together: a number, auto or off.
         set_: Change a field of the study file: --set search_space.lr.points=5; may be given again.
     """
     from hpsearch import plan as planning
+    from hpsearch.launch import alone_because, lanes_of, workers_of
     from hpsearch.read import read_study
 
     if show < 0:
         raise UsageError(f"--show: {show} must be at least 0")
+    where, fused = device(device_), fusing(fuse)
     study = read_study(file, overrides(set_))
     planned = planning.plan(study, show)
-    count = workers(workers_) or len(os.sched_getaffinity(0))
-    measured, excuse = _measured(study, device(device_), quiet=common.quiet or common.json) if measure else (None, "")
+    count = workers_of(workers(workers_), where)
+    how = {"device": where, "fuse": fused, "workers": count}
+    measured, excuse = _measured(study, how, quiet=common.quiet or common.json) if measure else (None, "")
     seconds = planned.seconds(measured, count) if measured else None
+    lanes = lanes_of(study, fused, where)[0]
+    grouping = Grouping(
+        study=study,
+        runs=planned.runs,
+        workers=count,
+        measured=measured,
+        alone=alone_because(study, fused) if measure and lanes == 1 else "",
+        filling=planning.filling(study, measured, lanes, count) if measured else None,
+    )
     if common.json:
-        out_json({"schema": 1, **_json(study, planned, measured), "workers": count, "seconds": seconds})
+        data = {**_json(study, planned, measured), **grouping.json(), "workers": count, "seconds": seconds}
+        out_json({"schema": 1, **data})
         return
     _print(study, planned)
+    for line in grouping.lines():
+        out(line)
     if measured is not None or excuse:
-        out(f"time      {_time_text(measured, seconds, count) if measured else excuse}")
+        out(headed("time", _time_text(measured, seconds, count) if measured else excuse))
 
 
 def overrides(assignments: Sequence[str] | None) -> dict[str, object]:
@@ -75,13 +93,13 @@ def overrides(assignments: Sequence[str] | None) -> dict[str, object]:
     return found
 
 
-def _measured(study: Study, where: str, *, quiet: bool) -> tuple[Measured | None, str]:
+def _measured(study: Study, how: Mapping[str, Any], *, quiet: bool) -> tuple[Measured | None, str]:
     from hpsearch.launch import measure
 
     if not quiet:
-        say("timing an epoch ...", style="dim")
+        say("trying the first runs ...", style="dim")
     try:
-        measured = measure(study, device=where)
+        measured = measure(study, **how)
     except HpsearchError as error:
         # A plan without a time is still a plan; `hpsearch try` shows the error in full.
         return None, f"unknown: {error}"
@@ -145,11 +163,12 @@ def _time_text(measured: Measured, seconds: float | None, count: int) -> str:
     parts = [f"{measured.first_s:.1f} s to start a worker"]
     if measured.epoch_s is not None:
         epochs = f" x {measured.epochs}" if measured.epochs else ""
-        parts.append(f"{measured.epoch_s:.3g} s an epoch{epochs}")
+        lane = " and lane" * (measured.lanes > 1)
+        parts.append(f"{measured.epoch_s:.3g} s an epoch{lane}{epochs}")
     elif measured.run_s is not None:
         parts.append(f"{measured.run_s:.3g} s a run")
     text = ", ".join(parts)
-    return text if seconds is None else f"about {duration(seconds)} with {count} workers ({text})"
+    return text if seconds is None else f"about {duration(seconds)} with {count} worker{'s' * (count > 1)} ({text})"
 
 
 def _json(study: Study, planned: Plan, measured: Measured | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, final
 from cyclopts import Group, Parameter
 
 from hpsearch.cli.plan import overrides
-from hpsearch.cli.settings import COMMON, Common, device, workers
+from hpsearch.cli.settings import COMMON, Common, device, fusing, workers
 from hpsearch.cli.terminal import ask, duration, interactive, number, out, out_json, params_text, say
 from hpsearch.errors import UsageError
 from hpsearch.trial import State
@@ -118,19 +118,6 @@ def run(
 
 def _renamed(study: Study, name: str | None, tags: list[str] | None) -> Study:
     return replace(study, name=name or study.name, tags=tuple(dict.fromkeys([*study.tags, *(tags or [])])))
-
-
-def fusing(text: str) -> int | str:
-    """``auto``, ``off`` or a number of at least 1.
-
-    Raises:
-        UsageError: it is none of them.
-    """
-    if text in ("auto", "off"):
-        return text
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--fuse: {text!r} must be a whole number of at least 1, auto or off", hint="--fuse 64")
-    return int(text)
 
 
 def seconds(option: str, text: str) -> float:

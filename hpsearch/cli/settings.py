@@ -71,6 +71,19 @@ def device(flag: str | None) -> str:
     return setting("device", flag)[0] or "auto"
 
 
+def fusing(text: str) -> int | str:
+    """``auto``, ``off`` or a number of at least 1.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    if text in ("auto", "off"):
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--fuse: {text!r} must be a whole number of at least 1, auto or off", hint="--fuse 64")
+    return int(text)
+
+
 def setting(key: str, flag: str | None) -> tuple[str | None, str]:
     """A setting and its source; None where nobody says it.
 

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -187,6 +188,11 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, keep: in
     out(head, style="dim")
     for line in lines:
         out(line)
+
+
+def headed(head: str, text: str) -> str:
+    """``fused     64 runs: ...``: lines of at most 80 cells, the text in a column of its own."""
+    return textwrap.fill(text, 80, initial_indent=f"{head:<10}", subsequent_indent=" " * 10, break_on_hyphens=False)
 
 
 def clip(text: str, fit: int | None) -> str:

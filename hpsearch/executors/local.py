@@ -51,8 +51,7 @@ class LocalExecutor(Executor):
                 raise ExecutorError(f"{name} must be at least 1, not {number}")
         self._gpus = gpus() if device in ("auto", "cuda") else []
         self._device, self._lanes = device, lanes
-        cores = 1 if device.startswith("cuda") else len(os.sched_getaffinity(0))
-        self._limit = workers or len(self._gpus) or cores
+        self._limit = processes(workers, device)
         self._workers: list[Worker | None] = [None] * self._limit
         self._leaving: list[Worker] = []
         self._selector = selectors.DefaultSelector()
@@ -254,6 +253,12 @@ class LocalExecutor(Executor):
         self._said += said
         for workload, jobs in groupby(again, lambda job: job.workload):
             self._give(place, [job.assignment for job in jobs], workload)
+
+
+def processes(workers: int | None, device: str) -> int:
+    """How many worker processes there are: ``workers``, else one for each GPU of the device, else one for each core."""
+    found = gpus() if device in ("auto", "cuda") else []
+    return workers or len(found) or (1 if device.startswith("cuda") else len(os.sched_getaffinity(0)))
 
 
 def gpus() -> list[str]:

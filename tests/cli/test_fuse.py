@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.cli.live import Log
-from hpsearch.cli.run import fusing
+from hpsearch.cli.settings import fusing
 from hpsearch.errors import UsageError
 from tests.cli.conftest import shell, write_studies
 from tests.cli.test_live import progress
