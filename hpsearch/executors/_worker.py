@@ -53,6 +53,8 @@ class Worker:
 
     def __init__(self, device: str, gpu: str | None, threads: int) -> None:
         self.link, theirs = socket.socketpair()
+        # A group says much at once: it goes on training while the coordinator writes what it said before.
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
         self.guard, boss = socket.socketpair()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - what Python says if not even the guard starts
         environment = {**os.environ, **dict.fromkeys(_THREADS, str(threads))}

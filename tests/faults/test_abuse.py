@@ -10,7 +10,7 @@ import pytest
 from hpsearch.executors._guard import LOG_LIMIT, MARKER
 from hpsearch.executors.local import LocalExecutor
 from hpsearch.trial import Lost, State
-from tests.conformance.executors import assignment, drive, outcome, workload
+from tests.conformance.executors import assignment, drive, ends, listen, outcome, workload
 
 TIMEOUT_S = 1.0
 
@@ -169,3 +169,60 @@ def test_a_run_of_no_file_fails_and_says_so(executor, clean, tmp_path):
     assert last.state is State.FAILED
     assert "missing.py" in last.error
     assert not math.isnan(clean)
+
+
+def test_a_forged_report_is_nobodys(executor, clean, tmp_path):
+    (last,) = _abuse(executor, tmp_path, "forges")
+    assert (last.run, last.attempt, last.value) == ((0, 0, 0), 1, 1.0)
+    assert executor.poll(0.05) == []
+    assert _fine(executor, tmp_path) == clean
+
+
+# The same with other runs in hand: nobody can tell whose doing it was
+
+
+@pytest.fixture(scope="module")
+def wide():
+    executor = LocalExecutor(1, device="cpu", lanes=4)
+    yield executor
+    executor.close()
+
+
+def _in_company(executor, files, how, timeout_s=None, **params):
+    """The ends of the first and the last of three runs with one that misbehaves as the second."""
+    work = workload("train", files, source="abuse.py", lanes=4, timeout_s=timeout_s)
+    hows = ("fine", how, "fine", "fine")
+    executor.start([assignment(t, how=hows[t], **params) for t in range(4)], work)
+    return {last.run.trial: last for last in ends(listen(executor, 4))}
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        ("os_exit", "exit:4"),
+        ("segfault", "signal:11"),
+        ("kill_itself", "signal:9"),
+        ("sleeps", "timeout"),
+        ("writes_into_the_socket", "protocol"),
+    ],
+)
+def test_who_takes_its_worker_down_takes_those_that_wait_with_it(wide, clean, tmp_path, how, cause):
+    _fine(wide, tmp_path)  # a warm worker: its start does not count
+    # The second trains when the first has ended: that one is not lost any more.
+    found = _in_company(wide, tmp_path, how, timeout_s=3.0)
+    assert found[0].state is State.COMPLETE
+    assert {type(found[t]) for t in (1, 2, 3)} == {Lost}
+    causes = {found[t].cause for t in (1, 2, 3)}
+    assert causes == {cause} or (cause == "protocol" and causes == {"signal:9"})  # the guard's socket was hit as well
+    assert {other.trial for other in found[2].company} == {1, 3}
+    assert _fine(wide, tmp_path) == clean
+
+
+@pytest.mark.parametrize("how", ["raises", "sys_exit", "forges", "closes_its_output", "leaves_a_thread"])
+def test_who_misbehaves_within_python_costs_the_others_nothing(wide, clean, tmp_path, how):
+    found = _in_company(wide, tmp_path, how)
+    assert found[0].state is State.COMPLETE
+    if how != "leaves_a_thread":  # `fine` fails where it finds a thread of another
+        assert {found[t].state for t in (2, 3)} == {State.COMPLETE}
+    assert found[1].state is (State.FAILED if how in ("raises", "sys_exit") else State.COMPLETE)
+    assert _fine(wide, tmp_path) == clean

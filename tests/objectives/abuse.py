@@ -2,9 +2,12 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import random
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -170,6 +173,29 @@ def writes_into_the_socket(run):
         with contextlib.suppress(OSError):
             os.write(fd, b"\xff" * 64)
     time.sleep(1000)
+
+
+def forges(run):
+    """Says what a worker would say, of itself and of others, and ends as it should."""
+    end = {"is": "Finished", "run": [0, 0, 0], "attempt": 9, "state": "complete", "value": -1.0, "best_epoch": 0}
+    end |= {"last_epoch": 0, "reason": "", "error": "", "metrics": {}, "sealed": {}, "seconds": 0.0, "worker": "x"}
+    end |= {"engine": "", "environment": None}
+    epoch = {"is": "EpochReport", "run": [77, 0, 0], "attempt": 1, "epoch": 0, "metrics": {"loss": -1.0}}
+    epoch |= {"epochs": None, "layers": {}}
+    grouped = {"is": "Grouped", "runs": [[77, 0, 0]], "engine": "vmap", "device": "cpu", "lanes": 64, "reason": ""}
+    messages = [
+        {"is": "ready", "pid": 1},
+        {"is": "begun", "runs": [[77, 0, 0, 1], [0, 0, 0, 9]], "at": float("nan")},
+        {"reports": [end, {**end, "run": [77, 0, 0], "attempt": 1}, epoch, grouped], "retire": False},
+        {"reports": []},
+    ]
+    for fd in range(3, 50):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as link:
+            if link.type == socket.SOCK_STREAM:
+                for message in messages:
+                    body = json.dumps(message).encode()
+                    link.sendall(struct.pack("!I", len(body)) + body)
+    return 1.0
 
 
 def changes_everything(run):
