@@ -134,6 +134,10 @@ class Cohorts:
         if report.run.trial in self._bracket and math.isfinite(value):
             self._curves.setdefault(report.run, {}).setdefault(report.epoch, value)
 
+    def told(self, run: RunKey) -> int:
+        """How many of a run's first epochs are recorded, as far as its metric tells."""
+        return max(self._curves.get(run, {}), default=-1) + 1
+
     def until(self, trial: int) -> int | None:
         """The epoch, counted from 1, after which the trial's runs pause next; None: never."""
         bracket = self._bracket.get(trial)

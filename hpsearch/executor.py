@@ -23,6 +23,8 @@ class Assignment:
     attempt: int
     #: pause after so many epochs; None: train to the end
     until_epoch: int | None = None
+    #: how many of the run's first epochs are recorded: what was saved later than that is not gone on from; None: any
+    from_epoch: int | None = None
     #: shares a worker with the runs of this group only; None: with any
     group: int | None = None
 

@@ -157,9 +157,15 @@ class Ledger:
             self._running[key] = attempt
             self._follow(key.trial)
             self._draft.claims.append(Claim(run=key, attempt=attempt))
-            until = self._cohorts.until(key.trial)
             assignments.append(
-                Assignment(run=key, params=trial.params, attempt=attempt, until_epoch=until, group=group)
+                Assignment(
+                    run=key,
+                    params=trial.params,
+                    attempt=attempt,
+                    until_epoch=self._cohorts.until(key.trial),
+                    from_epoch=self._cohorts.told(key),
+                    group=group,
+                )
             )
         return assignments
 

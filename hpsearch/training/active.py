@@ -35,6 +35,7 @@ class LiveRun(ActiveRun):
         self.checkpoint_dir = workload.files.absolute() / str(key.trial) / name / "checkpoint"
         self.key: RunKey = key
         self.attempt, self.until_epoch = assignment.attempt, assignment.until_epoch
+        self.from_epoch = assignment.from_epoch
         self.last_epoch: int | None = None
         self.best: tuple[float, int] | None = None
         self.sealed: dict[str, float] = {}

@@ -40,6 +40,8 @@ class Orders:
     device: str
     checkpoint_dir: Path
     until_epoch: int | None = None
+    #: epochs that are recorded; None: as many as were saved
+    from_epoch: int | None = None
 
 
 @final
@@ -133,7 +135,9 @@ class Course:
         if not file.exists():
             return []
         state = torch.load(file, map_location=self._orders.device, weights_only=True)
-        if state["of"] != self._identity():  # left by a deleted study in the same folder
+        recorded = self._orders.from_epoch
+        # Left by a deleted study in the same folder, or by a worker whose last report nobody has heard.
+        if state["of"] != self._identity() or (recorded is not None and state["epoch"] > recorded):
             return []
         self._value, self._best_epoch, self._lowest, self._waited = state["progress"]
         self.epoch = int(state["epoch"])

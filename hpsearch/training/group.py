@@ -316,8 +316,7 @@ class Group:
                     training.keep_best(k)
             active.tell(course.epoch, metrics, norms, epochs=member.recipe.epochs)
         except Stopped as ending:
-            last = worker.of_ending(finished, active, ending)
-            return self._signed(last, member) if isinstance(last, Finished) else last
+            return self._signed(worker.of_ending(finished, active, ending), member)
         except ObjectiveError as error:
             return self._signed(replace(finished, reason="study", error=worker.study_text(error)), member)
         finally:
@@ -326,7 +325,8 @@ class Group:
         course.advance()
         if course.pausing:
             course.save(self._states(k))
-            return PausedReport(run=active.key, attempt=active.attempt, epoch=course.epoch - 1)
+            paused = PausedReport(run=active.key, attempt=active.attempt, epoch=course.epoch - 1)
+            return self._signed(paused, member)
         if course.ended:
             course.clear()
             return self._signed(worker.of_outcome(finished, course.outcome()), member)
@@ -336,7 +336,7 @@ class Group:
             return self._signed(late, member)
         return None
 
-    def _signed(self, last: Finished, member: Member) -> Finished:
+    def _signed(self, last: worker.Last, member: Member) -> worker.Last:
         engine = f"{self.engine}, {self._device}, {self._lanes} lane{'s' * (self._lanes > 1)}"
         return worker.signed(last, member.active, member.seconds, self._workload, engine)
 

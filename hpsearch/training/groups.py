@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import final
 
 from hpsearch.errors import ObjectiveError
@@ -143,7 +144,9 @@ class _Hand:
             reason = f"out of memory with {len(ended.members)} lanes"
             self._report(ended.members, f"{group.engine}", self._most, reason)
         elif ended.over:
-            self._alone.extend((member.assignment, ended.reason) for member in ended.members)
+            for member in ended.members:
+                assignment = replace(member.assignment, from_epoch=member.course.epoch)
+                self._alone.append((assignment, ended.reason))
 
     def _refill(self, group: Group, queue: deque[Member]) -> None:
         while queue and len(group.members) < min(self._most, group.slots):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,6 +28,7 @@ from hpsearch.training.recipe import resolve
 from hpsearch.training.solo import train
 from hpsearch.trial import Direction, Finished, PausedReport, Report, State
 
+Last = TypeVar("Last", bound=Finished | PausedReport)
 #: characters of a traceback that are kept
 ERROR_LENGTH = 20_000
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
@@ -63,9 +64,7 @@ def execute(
     active = LiveRun(assignment, workload, send=send, stopped=stopped, device=device)
     with clean_process(workload.threads):
         last = _attempt(active, workload)
-    if isinstance(last, Finished):
-        last = signed(last, active, time.perf_counter() - started, workload, f"solo, {device}")
-    send(last)
+    send(signed(last, active, time.perf_counter() - started, workload, f"solo, {device}"))
 
 
 def found(device: str) -> str:
@@ -75,17 +74,19 @@ def found(device: str) -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
-def signed(last: Finished, active: LiveRun, seconds: float, workload: Workload, engine: str) -> Finished:
+def signed(last: Last, active: LiveRun, seconds: float, workload: Workload, engine: str) -> Last:
     """A run's last report with where, how and how long it was trained."""
-    return replace(
+    last = replace(
         last,
-        last_epoch=active.last_epoch if last.last_epoch is None else last.last_epoch,
-        sealed={**active.sealed, **last.sealed},
         seconds=seconds,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         engine=engine,
         environment=environment(workload.objective.folder, active.device),
     )
+    if isinstance(last, PausedReport):
+        return last
+    epoch = active.last_epoch if last.last_epoch is None else last.last_epoch
+    return replace(last, last_epoch=epoch, sealed={**active.sealed, **last.sealed})
 
 
 def _attempt(active: LiveRun, workload: Workload) -> Finished | PausedReport:
@@ -134,6 +135,7 @@ def orders_of(active: LiveRun, workload: Workload) -> Orders:
         device=active.device,
         checkpoint_dir=active.checkpoint_dir,
         until_epoch=active.until_epoch,
+        from_epoch=active.from_epoch,
     )
 
 

@@ -400,3 +400,13 @@ def test_wrong_models_and_losses_are_named(tmp_path):
     ]:
         with pytest.raises(ObjectiveError, match=words):
             run(task, tmp_path)
+
+
+def test_what_was_saved_later_than_the_record_knows_is_not_gone_on_from(tmp_path):
+    """A coordinator that died before it recorded the pause, or a deleted study of the same name."""
+    with pytest.raises(Paused):
+        run(Task(), tmp_path, {"dropout": 0.1}, until_epoch=2)
+    assert next(epoch for epoch, *_ in run(Task(), tmp_path, {"dropout": 0.1}, from_epoch=1)[1]) == 0
+    with pytest.raises(Paused):
+        run(Task(), tmp_path, {"dropout": 0.1}, until_epoch=2)
+    assert next(epoch for epoch, *_ in run(Task(), tmp_path, {"dropout": 0.1}, from_epoch=2)[1]) == 2
