@@ -275,8 +275,10 @@ class Group:
             model = member.models[fold] if member.models else training.stack.form
             fresh |= bool(training.add(lane, model, floats))
             if member.states:
+                named = dict(model.named_buffers())
+                for name, buffer in member.states[fold]["transient"].items():
+                    named[name].copy_(buffer)
                 training.restore(k, member.states[fold], model, floats)
-                training.stack.put_transient(k, member.states[fold]["transient"])
         return fresh
 
     def _states(self, k: int) -> list[dict[str, Any]]:

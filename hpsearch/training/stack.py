@@ -108,12 +108,6 @@ class Stack:
         saved = self.form.state_dict(keep_vars=True).keys()
         return {name: rows[slot].clone() for name, rows in self.rest.items() if name not in saved}
 
-    @torch.no_grad()
-    def put_transient(self, slot: int, buffers: Rows) -> None:
-        """Copy such buffers into a slot."""
-        for name, buffer in buffers.items():
-            self.rest[name][slot] = buffer
-
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Name -> (K, ...), views of the weights (K, W)."""
         return {

@@ -363,7 +363,9 @@ def test_a_pause_keeps_what_a_state_dict_leaves_out(tmp_path, ways):
     settings = [{"lr": 0.05}] * 2
     told = first(Limited, tmp_path / "parts", assignments(settings, until=2))
     told.sent = [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent]
-    told.sent += second(Limited, tmp_path / "parts", assignments(settings)).sent
+    on = second(Limited, tmp_path / "parts", assignments(settings))
+    assert is_fused(on, 2) == (second is together)
+    told.sent += on.sent
     whole = alone(Limited, tmp_path / "whole", assignments(settings))
     assert_same(told, whole, keys(assignments(settings)))
 
