@@ -34,6 +34,7 @@ def watch(
     workers: int | None = 1,
     lanes: int = 1,
     fixed_lanes: bool = False,
+    isolated: bool = False,
     hear: Callable[[Report], bool],
     limit_s: float = float("inf"),
 ) -> None:
@@ -47,6 +48,7 @@ def watch(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
         workers: how many at once; None: one a CUDA device, or one a core.
         lanes, fixed_lanes: how many runs a worker takes, as in ``Workload``; 1: each in a process of its own.
+        isolated: each in a process of its own whatever the lanes: there it is the only lane.
         hear: takes every report, in order for each run; True ends all of it.
         limit_s: the longest it may take.
 
@@ -58,8 +60,9 @@ def watch(
     waiting, running = deque(assignments), len(assignments)
     with tempfile.TemporaryDirectory(prefix="hpsearch-") as files:
         workload = workload_of(study, device, Path(files))
-        workload = replace(workload, isolate=lanes == 1, lanes=lanes, fixed_lanes=fixed_lanes)
-        executor = executor_of("local", workers, device, lanes)
+        isolated = isolated or lanes == 1
+        workload = replace(workload, isolate=isolated, lanes=lanes, fixed_lanes=fixed_lanes)
+        executor = executor_of("local", workers, device, 1 if isolated else lanes)
         try:
             end = time.monotonic() + limit_s
             while running and time.monotonic() < end:
@@ -200,15 +203,20 @@ class _Seen:
         for k, tag in zip(fused, tags, strict=True):
             groups[k] = replace(groups[k], shared=tag)
         shares = [(g.epoch_s / g.said.lanes, len(g.said.runs)) for g in groups if g.epoch_s is not None]
-        ends = [end for end in self._ended.values() if isinstance(end, Finished) and end.state is State.COMPLETE]
+        ends = [end for end in self._ended.values() if isinstance(end, Finished)]
+        whole = [end.seconds for end in ends if end.state is State.COMPLETE]
+        failed = [end for end in ends if end.state is State.FAILED]
         return Measured(
             first_s=self._first_s,
             epoch_s=sum(share * runs for share, runs in shares) / sum(n for _, n in shares) if shares else None,
             epochs=self._epochs,
-            run_s=statistics.fmean(end.seconds for end in ends) if ends and not shares else None,
+            run_s=statistics.fmean(whole) if whole and not shares else None,
             lanes=max((group.said.lanes for group in groups), default=1),
             runs=len(self._params),
             groups=groups,
+            failed=len(failed),
+            failure=_gist(failed[0]) if failed else "",
+            unseen=len(self._params.keys() - self._way_of.keys() - self._ended.keys()),
         )
 
     def _regroup(self, said: Grouped) -> None:
@@ -235,3 +243,9 @@ class _Seen:
         first = [run for run in self._told if self._way_of.get(run) == way][: self._ways[way].lanes]
         spans = [b - a for run in first for a, b in pairwise(self._told[run][: WATCHED_EPOCHS - 1])]
         return statistics.median(spans) if spans else None
+
+
+def _gist(end: Finished) -> str:
+    """The line of an error that says what it is: a traceback's last one."""
+    lines = end.error.splitlines() or [end.reason]
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]

@@ -55,16 +55,16 @@ class Measured:
     runs: int = 1
     #: in the order of their first runs; [] where each run trains alone without being tried
     groups: Sequence[MeasuredGroup] = ()
+    #: runs that failed, and what the first of them said
+    failed: int = 0
+    failure: str = ""
+    #: runs whose way of training was not seen when the time was up
+    unseen: int = 0
 
     @property
     def fused(self) -> list[MeasuredGroup]:
         """The groups whose runs train together."""
         return [group for group in self.groups if group.said.engine != "solo"]
-
-    @property
-    def unheard(self) -> int:
-        """Runs whose way of training was not seen, as the time was up, or they came to nothing."""
-        return self.runs - sum(len(group.said.runs) for group in self.groups)
 
     @property
     def estimate_s(self) -> float | None:

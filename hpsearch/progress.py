@@ -150,5 +150,5 @@ class Pace:
 
 
 def _line(engine: str, device: str, lanes: int, reason: str) -> str:
-    many = f"{lanes} lanes, " if lanes > 1 else ""
-    return f"{many}{engine} on {device}" + (f": {reason}" if reason else "")
+    how = Grouped(runs=(), engine=engine, device=device, lanes=lanes).how
+    return f"{how}: {reason}" if reason else how

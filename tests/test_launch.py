@@ -143,6 +143,68 @@ def test_a_plan_counts_and_a_measured_run_gives_the_time(tmp_path: Path) -> None
     assert planned.seconds(Measured(first_s=2.0, epoch_s=0.5, epochs=None, run_s=None), workers=2) is None
 
 
+TASK = """
+import torch
+from torch import nn
+import hpsearch as hp
+
+class Task(hp.TrainingTask):
+    epochs = 4
+    batch_size = 20
+
+    def model(self, params):
+        return nn.Linear(4, 2)
+
+    def data(self):
+        inputs = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+        return hp.Data(inputs, (inputs[:, 0] > 0).long())
+
+class Narrow(Task):
+    \"\"\"On a device that has room for six lanes, of which one is always there to pad.\"\"\"
+
+    def loss(self, output, target):
+        whole = output
+        while torch._C._functorch.is_functorch_wrapped_tensor(whole):
+            whole = torch._C._functorch.get_unwrapped(whole)
+        if whole.numel() > 6 * output.numel():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().loss(output, target)
+"""
+
+
+def make_task(folder: Path, name: str = "Task", **fields: object) -> hp.Study:
+    (folder / "train.py").write_text(TASK)
+    lr: dict[str, object] = {"lr": {"log": [1e-3, 1]}}
+    changes = {"objective": f"train.py:{name}", "metric": {"val_loss": "minimize"}, "search_space": lr}
+    return make(folder, **changes | {"strategy": "random", "baseline": False} | fields)
+
+
+def test_one_workers_first_runs_are_measured_as_run_deals_them_out(tmp_path: Path) -> None:
+    measured = measure(make_task(tmp_path), device="cpu", workers=3)
+    assert measured is not None
+    (group,) = measured.groups
+    assert [str(run) for run in group.said.runs] == ["0/0", "1/1", "3/0", "4/1", "6/0", "7/1"]
+    assert (group.said.how, group.full, measured.lanes, measured.epochs) == ("6 lanes, vmap on cpu", True, 6, 4)
+    assert group.epoch_s is not None
+    assert measured.epoch_s == group.epoch_s / 6
+    assert (measured.failed, measured.unseen) == (0, 0)
+
+
+@pytest.mark.parametrize("changes", [{"fuse": "off"}, {"fuse": 1}])
+def test_with_one_lane_one_run_is_measured_alone(tmp_path: Path, changes: dict[str, int | str]) -> None:
+    measured = measure(make_task(tmp_path), device="cpu", **changes)  # type: ignore[arg-type]
+    assert measured is not None
+    assert (measured.runs, measured.lanes, measured.groups, measured.epochs) == (1, 1, (), 4)
+
+
+def test_too_little_memory_is_the_reason_for_fewer_lanes(tmp_path: Path) -> None:
+    measured = measure(make_task(tmp_path, "Narrow", seeds=1), device="cpu", workers=1)
+    assert measured is not None
+    (group,) = measured.groups
+    assert (group.said.lanes, len(group.said.runs), group.full) == (4, 8, False)
+    assert group.said.reason == "out of memory with 8 lanes"
+
+
 def test_an_attempt_by_hand_is_recorded_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     reports: list[EpochReport] = []

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from hpsearch.objective import ObjectiveAddress
-from hpsearch.plan import Measured, plan
+from hpsearch.plan import Measured, MeasuredGroup, batch_of, filling, parted_by, plan
 from hpsearch.pruners.hyperband import Hyperband
 from hpsearch.pruners.median import Median
 from hpsearch.pruners.successive_halving import SuccessiveHalving
-from hpsearch.space import Categorical, Float, SearchSpace
+from hpsearch.space import Categorical, Float, Int, SearchSpace
 from hpsearch.strategies.bayesian import Bayesian
 from hpsearch.strategies.random import Random
 from hpsearch.study import Study
+from hpsearch.trial import Grouped, RunKey
 
 LR = Float(1e-5, 1, log=True)
 
@@ -101,3 +102,81 @@ def test_the_time_is_that_of_the_epochs_that_are_left():
     measured = Measured(first_s=1.0, epoch_s=0.5, epochs=27, run_s=None)
     assert plan(study()).seconds(measured, 1) == pytest.approx(1 + 243 * 0.5)
     assert plan(study(pruner=None)).seconds(measured, 1) == pytest.approx(1 + 2187 * 0.5)
+
+
+def test_the_time_of_groups_is_that_of_their_lanes_and_of_one_group_at_least():
+    measured = Measured(first_s=1.0, epoch_s=0.01, epochs=27, run_s=None, lanes=64, runs=64)
+    everything = study(pruner=None, n_trials=640)
+    assert plan(everything).seconds(measured, 2) == pytest.approx(1 + 27 * 0.01 * 320)
+    assert plan(everything).seconds(measured, 100) == pytest.approx(1 + 27 * 0.01 * 64)
+    assert plan(study(pruner=None, n_trials=3)).seconds(measured, 1) == pytest.approx(1 + 27 * 0.01 * 64)
+
+
+def group(runs, lanes, engine="vmap", reason=""):
+    keys = tuple(RunKey(k, 0) for k in range(runs))
+    return MeasuredGroup(said=Grouped(runs=keys, engine=engine, device="cpu", lanes=lanes, reason=reason), epoch_s=0.1)
+
+
+def measured(*groups):
+    return Measured(first_s=1.0, epoch_s=0.01, epochs=27, run_s=None, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("batch", "seeds", "groups", "workers", "expected"),
+    [
+        (8, 3, [group(24, 24)], 1, (24, 64, 22)),
+        (8, 3, [group(12, 12)], 2, (24, 128, 43)),
+        (21, 3, [group(63, 63)], 1, (63, 64, 22)),
+        (22, 3, [group(64, 64)], 1, None),  # filled
+        (8, 3, [group(24, 16)], 1, None),  # of the lanes that are as fast as more
+        (8, 3, [group(24, 16)], 2, (24, 32, 11)),
+        (8, 3, [group(12, 8), group(12, 12)], 1, (24, 64, 22)),
+        (8, 3, [group(24, 1, "solo", "LSTM")], 1, None),
+        (8, 3, [], 1, None),
+        (200, 1, [group(64, 64)], 4, (81, 256, 256)),  # a batch is no larger than the study
+    ],
+)
+def test_how_far_a_batch_fills_the_lanes(batch, seeds, groups, workers, expected):
+    found = filling(study(strategy=Bayesian(batch=batch), seeds=tuple(range(seeds))), measured(*groups), 64, workers)
+    assert (found and (found.runs, found.lanes, found.filled_by)) == expected
+
+
+def test_a_strategy_without_batches_fills_the_lanes_itself():
+    assert batch_of(study()) is None
+    assert filling(study(n_trials=3), measured(group(3, 3)), 64, 1) is None
+
+
+SPACE = SearchSpace(
+    {
+        "lr": LR,
+        "batch_size": Categorical((32, 64)),
+        "optimizer": Categorical(("sgd", "adam")),
+        "width": Int(1, 64),
+        "act": Categorical(("relu", "gelu")),
+    }
+)
+SETTING = {"lr": 0.1, "batch_size": 32, "optimizer": "sgd", "width": 8, "act": "relu"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ([[{}, {"lr": 0.2}]], [{}]),  # one group has nothing to be told from
+        ([[{}, {"width": 9}], [{"batch_size": 64}]], [{"batch_size": 32}, {"batch_size": 64}]),
+        (
+            [[{}], [{"batch_size": 64}], [{"optimizer": "adam"}]],
+            [
+                {"optimizer": "sgd", "batch_size": 32},
+                {"optimizer": "sgd", "batch_size": 64},
+                {"optimizer": "adam", "batch_size": 32},
+            ],
+        ),
+        ([[{}, {"act": "gelu"}], [{"width": 9}, {"width": 9, "lr": 0.3}]], [{"width": 8}, {"width": 9}]),
+        # a loop's hyperparameter explains it; that the widths differ too is chance
+        ([[{}], [{"batch_size": 64, "width": 9}]], [{"batch_size": 32}, {"batch_size": 64}]),
+        ([[{"lr": 0.2}], [{"lr": 0.3}]], [{}, {}]),  # of single runs every lr differs
+        ([[{}, {"width": 9}], [{"width": 10}]], [{}, {}]),
+    ],
+)
+def test_what_groups_are_told_apart_by(groups, expected):
+    assert parted_by(SPACE, [[SETTING | changes for changes in group] for group in groups]) == expected

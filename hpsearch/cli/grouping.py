@@ -40,7 +40,7 @@ class Grouping:
         if self.measured is None:
             return
         measured, fused = self.measured, self.measured.fused
-        one = len(measured.groups) == 1 and not measured.unheard
+        one = len(measured.groups) == 1 and not measured.failed and not measured.unseen
         if not one:
             yield headed("tried", self._tried(measured))
         what = self._tried(measured) if one else ""
@@ -48,8 +48,10 @@ class Grouping:
         if self.filling is not None:
             yield headed("", self._filling(self.filling, len(fused)))
         yield from _group_lines("alone", [group for group in measured.groups if group not in fused], what)
-        if measured.unheard:
-            yield headed("unknown", f"{_runs(measured.unheard)}: not begun when the time was up, or failed")
+        if measured.failed:
+            yield headed("failed", f"{_runs(measured.failed)}: {measured.failure}")
+        if measured.unseen:
+            yield headed("unknown", f"{_runs(measured.unseen)}, not begun when the time was up")
 
     def json(self) -> dict[str, Any]:
         """The same as data."""
@@ -57,7 +59,8 @@ class Grouping:
         return {
             "alone": self.alone or None,
             "groups": [_json(group) for group in self.measured.groups] if self.measured else [],
-            "unheard": self.measured.unheard if self.measured and not self.alone else None,
+            "failed": self.measured.failed if self.measured and not self.alone else None,
+            "unseen": self.measured.unseen if self.measured and not self.alone else None,
             "filling": None
             if filling is None
             else {
