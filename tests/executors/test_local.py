@@ -249,10 +249,13 @@ def test_a_lane_that_is_free_is_filled_while_the_others_go_on(wide, tmp_path):
     assert [(last.run.trial, last.state) for last in ends(listen(wide))] == [(3, State.DIVERGED)]
     assert wide.capacity() == 1
     wide.start([assignment(4)], work)
-    said = _begun(wide, [RunKey(t, 0) for t in range(5) if t != 3])
+    everyone = [RunKey(t, 0) for t in range(5) if t != 3]
+    _begun(wide, everyone[3:])
+    # Those that were there go on beside the new one, from where they were.
+    said = _begun(wide, everyone)
     assert not ends(said)
-    first = next(k for k, report in enumerate(said) if isinstance(report, EpochReport) and report.run.trial == 4)
-    assert {r.run.trial for r in said[first:] if isinstance(r, EpochReport)} >= {4}
+    epochs = {run: min(r.epoch for r in said if isinstance(r, EpochReport) and r.run == run) for run in everyone}
+    assert all(epochs[run] > epochs[everyone[3]] for run in everyone[:3])
     wide.stop([RunKey(t, 0) for t in range(5)])
     assert {last.state for last in ends(listen(wide, 4))} == {State.CANCELLED}
 
