@@ -49,8 +49,8 @@ def rerun(
 ) -> None:
     """Repeat runs, each alone, and compare them with what is stored, epoch by epoch. Nothing is recorded.
 
-    A run that was alone gives the same bits on the same machine, one that was trained in a group the same within
-    the tolerance.
+    A run that was trained in a group is a lane again, the only one. On a CPU the same machine gives the same bits, on
+    a GPU a lane is the same within the tolerance.
 
     Args:
         addresses: study/trial/seed, study/trial (all its runs) or study (all runs that did not fail); one or more.
@@ -163,7 +163,7 @@ def _lines(done: Comparison) -> Iterator[str]:
         later = done.difference is not None and bool(done.difference.epoch)
         yield GROWN if later and done.engine and not done.engine.startswith("solo") else RANDOM
     elif done.sameness is Sameness.CLOSE and done.bits_promised:
-        yield "it was alone when it was stored, and nothing around it has changed: it should be bit-equal"
+        yield "it was trained as it is now, and nothing around it has changed: it should be bit-equal"
 
 
 def _result(done: Comparison) -> str:
