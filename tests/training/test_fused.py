@@ -76,19 +76,21 @@ def assert_fifty_steps(task, folder, settings, compared=None) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("task", TASKS)
 def test_fifty_steps_of_seven_lanes(tmp_path, task, optimizer):
-    """Every optimizer, every schedule, with all that the loop offers: first lane, last lane and those between."""
-    assert_fifty_steps(task, tmp_path, full(optimizer, 7), [0, 1, 3, 6])
+    """Every optimizer, with all that the loop offers; every schedule, and first lane, last lane and those between."""
+    place = OPTIMIZERS.index(optimizer)
+    assert_fifty_steps(task, tmp_path, full(optimizer, 7), range(7) if task is MLP else [place % 4, 6])
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("task", [MLP, CNN])
+@pytest.mark.parametrize(
+    ("task", "optimizer"), [*((MLP, name) for name in OPTIMIZERS), (CNN, "adam"), (Transformer, "sgd")]
+)
 def test_fifty_steps_of_two_lanes_without_penalties(tmp_path, task, optimizer):
     assert_fifty_steps(task, tmp_path, bare(optimizer, 2))
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_fifty_steps_of_sixty_four_lanes(tmp_path, optimizer):
-    assert_fifty_steps(MLP, tmp_path, full(optimizer, 64), [0, 1, 2, 31, 62, 63])
+    assert_fifty_steps(MLP, tmp_path, full(optimizer, 64), [0, 31, 63])
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -47,11 +47,13 @@ def assert_bit_equal(one, other):
             assert torch.equal(tensor, other[1][part][name]), (part, name)
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-@pytest.mark.parametrize("task", [MLP32, CNN32, Transformer32, Words32])
+@pytest.mark.parametrize(
+    ("task", "optimizer"),
+    [(MLP32, "momentum"), (MLP32, "adam"), (CNN32, "adam"), (Transformer32, "momentum"), (Words32, "rmsprop")],
+)
 def test_on_a_cpu_the_bits_do_not_depend_on_slot_or_company(tmp_path, task, optimizer):
     base = among(task, tmp_path / "alone", 0, 0, optimizer)
-    for before, after in [(0, 1), (1, 0), (0, 6), (6, 0)]:
+    for before, after in [(1, 0), (0, 6), (6, 0)]:
         assert_bit_equal(among(task, tmp_path / f"{before} {after}", before, after, optimizer), base)
 
 
@@ -72,8 +74,9 @@ def test_nor_on_when_others_end_and_begin(tmp_path, task):
         assert told.curve(run.run) == together(task, tmp_path / "alone", [run]).curve(run.run)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adagrad", "rmsprop", "adamw"])
-@pytest.mark.parametrize("bad", [0, 2, 4])
+@pytest.mark.parametrize(
+    ("optimizer", "bad"), [("sgd", 0), ("momentum", 4), ("nesterov", 2), ("adagrad", 4), ("rmsprop", 0), ("adamw", 2)]
+)
 def test_a_lane_that_explodes_changes_no_other_by_a_bit(tmp_path, optimizer, bad):
     def trained(name, lr):
         settings = [{"optimizer": optimizer, "lr": 0.01, "dropout": 0.1 * k, "clip": 1.0} for k in range(5)]
