@@ -1,0 +1,167 @@
+"""The runs that ``fusing.py`` times: their settings, and a pass over them as a worker trains them."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import hpsearch as hp
+from hpsearch.executor import Assignment
+from hpsearch.objective import ObjectiveAddress, TrainingTask, Workload
+from hpsearch.space import Params
+from hpsearch.strategy import History
+from hpsearch.training.data import prepare
+from hpsearch.training.groups import execute_all
+from hpsearch.training.load import load
+from hpsearch.training.recipe import ModelParams
+from hpsearch.trial import Direction, EpochReport, Finished, Grouped, Report, RunKey
+
+#: settings that train: where a run is about to diverge, two roundings of it soon have nothing in common
+SPACE = hp.SearchSpace(
+    {
+        "lr": hp.Float(1e-3, 1e-1, log=True),
+        "momentum": hp.Float(0.5, 0.95, reverse_log=True),
+        "dropout": hp.Float(0.0, 0.5),
+        "weight_decay": hp.Float(1e-6, 1e-3, log=True),
+    }
+)
+#: seeds of the runs, in turn: lanes of several seeds fill one group
+SEEDS = 3
+
+
+def drawn(count: int, **fixed: float | int | str) -> list[Params]:
+    """Settings of so many runs: Sobol points of ``SPACE``, and values that are the same for all."""
+    history = History(search_space=SPACE, direction=Direction.MINIMIZE, seed=0)
+    return [{**params, **fixed} for params in hp.Random().ask(history, count)]
+
+
+def seed_of(number: int) -> int:
+    """The seed of run ``number``."""
+    return number % SEEDS
+
+
+@dataclass
+class Pass:
+    """One pass over some runs, and what was heard of them."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    #: steps of all runs
+    steps: int = 0
+    #: run -> val_loss of each epoch
+    curves: dict[int, list[float]] = field(default_factory=dict)
+    states: dict[int, str] = field(default_factory=dict)
+    #: seconds since the beginning at which the reports of an epoch came
+    marks: list[float] = field(default_factory=list)
+    engine: str = ""
+    #: why runs were not trained in another way
+    reasons: list[str] = field(default_factory=list)
+
+
+class NotFusedError(Exception):
+    """Runs would train alone; says why."""
+
+
+class Feed:
+    """Gives a worker as many runs as it has lanes, and hears what it says."""
+
+    def __init__(self, runs: Sequence[Assignment], lanes: int, stop_after: int | None, only_fused: bool) -> None:
+        self.passed = Pass()
+        self._waiting, self._lanes, self._flying = deque(runs), lanes, 0
+        self._stop_after, self._only_fused = stop_after, only_fused
+        self._began = time.perf_counter()
+
+    def more(self) -> list[Assignment]:
+        """Runs for the lanes that are free."""
+        given = [self._waiting.popleft() for _ in range(min(self._lanes - self._flying, len(self._waiting)))]
+        self._flying += len(given)
+        return given
+
+    def stopped(self, run: RunKey) -> bool:
+        """Whether the run is to end at its next report, which is not here yet where lanes train together."""
+        done = len(self.passed.curves.get(run.trial, [])) + (self._lanes > 1)
+        return self._stop_after is not None and done >= self._stop_after
+
+    def send(self, reports: Sequence[Report]) -> None:
+        """Keep what is said.
+
+        Raises:
+            NotFusedError: where that was asked for.
+        """
+        passed = self.passed
+        for report in reports:
+            if isinstance(report, EpochReport):
+                passed.curves.setdefault(report.run.trial, []).append(report.metrics["val_loss"])
+            elif isinstance(report, Finished):
+                self._flying -= 1
+                passed.states[report.run.trial] = str(report.state)
+                passed.engine = report.engine
+                if report.error:
+                    passed.reasons.append(report.error)
+            elif isinstance(report, Grouped) and report.reason:
+                passed.reasons.append(report.reason)
+                if self._only_fused and report.engine == "solo":
+                    raise NotFusedError(report.reason)
+        if any(isinstance(report, EpochReport) for report in reports):
+            passed.marks.append(time.perf_counter() - self._began)
+
+
+def train(
+    address: ObjectiveAddress,
+    runs: Sequence[Params],
+    *,
+    lanes: int,
+    device: str = "cpu",
+    stop_after: int | None = None,
+    only_fused: bool = False,
+) -> Pass:
+    """Train the runs in this process as a worker of so many lanes does; of one lane it is what ``--fuse off`` does.
+
+    Args:
+        address: of the task.
+        runs: their settings.
+        lanes: how many train together.
+        device: ``cpu``, ``cuda:0`` ...
+        stop_after: end each run after so many epochs, though it plans to train for more.
+        only_fused: give up where they do not train together.
+
+    Raises:
+        NotFusedError: they do not.
+    """
+    with tempfile.TemporaryDirectory() as files:
+        workload = Workload(
+            study="benchmark",
+            objective=address,
+            metric="val_loss",
+            direction="minimize",
+            seed=0,
+            device=device,
+            lanes=lanes,
+            fixed_lanes=True,
+            files=Path(files),
+        )
+        todo = [
+            Assignment(run=RunKey(number, seed_of(number)), params=params, attempt=1)
+            for number, params in enumerate(runs)
+        ]
+        batches = batches_of(address, runs[0], device)
+        feed = Feed(todo, lanes, stop_after, only_fused)
+        cpu, wall = time.process_time(), time.perf_counter()
+        execute_all(feed.more(), workload, send=feed.send, stopped=feed.stopped, more=feed.more, device=device)
+        passed = feed.passed
+        passed.cpu_s, passed.wall_s = time.process_time() - cpu, time.perf_counter() - wall
+    passed.steps = batches * sum(len(curve) for curve in passed.curves.values())
+    return passed
+
+
+def batches_of(address: ObjectiveAddress, params: Params, device: str) -> int:
+    """Steps of an epoch. Also loads the task's data, which a worker does once."""
+    task = load(address)
+    assert isinstance(task, TrainingTask)
+    train = prepare(task, 0, device, ModelParams(params))[0].train
+    return math.ceil(len(train.targets) / task.batch_size)

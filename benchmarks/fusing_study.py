@@ -1,0 +1,130 @@
+"""The whole command, for ``fusing.py --study``: ``hpsearch run`` with and without fusing, each into a fresh database.
+
+Wall time is from the command to the prompt. CPU time is that of the command and of all processes it has started and
+waited for: coordinator, workers and their guards.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import hpsearch as hp
+from hpsearch.results import Results
+from hpsearch.trial import Run, RunKey
+
+STUDY = Path(__file__).parent.parent / "studies" / "digits_random.yaml"
+#: the same values, relative to them
+TOLERANCE = 1e-4
+#: seconds between two looks whether the first epoch is recorded
+LOOK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One command."""
+
+    wall_s: float
+    cpu_s: float
+    #: from the command to the first epoch in the database; nan where nobody looked
+    first_s: float
+    results: Results
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all runs."""
+        runs = [run for trial in self.results.trials for run in trial.runs]
+        return sum(run.last_epoch + 1 for run in runs if run.last_epoch is not None)
+
+    @property
+    def engines(self) -> str:
+        """How its runs were trained."""
+        return "; ".join(sorted({run.engine for trial in self.results.trials for run in trial.runs}))
+
+
+def run(
+    study: Path, name: str, folder: Path, *, arguments: Sequence[str], env: Mapping[str, str], look: bool = False
+) -> Timed:
+    """Run a study's command into a fresh database in the folder."""
+    url = f"sqlite:///{folder / 'hpsearch.db'}"
+    fixed = ["--db", url, "--name", name, "--progress", "none", "--yes", "--quiet"]
+    command = [sys.executable, "-m", "hpsearch", "run", str(study), *fixed, *arguments]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **env})
+    first_s = math.nan
+    while process.poll() is None:
+        if look and math.isnan(first_s) and has_epoch(folder / "hpsearch.db"):
+            first_s = time.perf_counter() - began
+        time.sleep(LOOK_S if look and math.isnan(first_s) else 0.01)
+    wall_s, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Timed(wall_s, cpu_s, first_s, hp.load(name, url))
+
+
+def has_epoch(database: Path) -> bool:
+    """Whether a metric is recorded."""
+    if not database.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT 1 FROM metric LIMIT 1").fetchone() is not None
+    except sqlite3.Error:  # not made yet, or just being written
+        return False
+
+
+def differences(one: Results, other: Results) -> tuple[bool, dict[RunKey, float]]:
+    """Whether the trials are the same; of each run, the relative difference of its values (inf: another end)."""
+    ends = [{run.key: run for trial in results.trials for run in trial.runs} for results in (one, other)]
+    same = [t.params for t in one.trials] == [t.params for t in other.trials] and ends[0].keys() == ends[1].keys()
+    return same, {key: apart(ends[0][key], ends[1][key]) for key in ends[0].keys() & ends[1].keys()}
+
+
+def apart(one: Run, other: Run) -> float:
+    """The relative difference of two runs' values; inf where they ended in different states."""
+    if one.state != other.state:
+        return math.inf
+    if one.value is None or other.value is None:
+        return 0.0
+    return abs(one.value - other.value) / abs(other.value)
+
+
+def on_cpu(repeats: int) -> int:
+    """Alternate ``--fuse auto`` and ``--fuse off``, print a table, and compare what they found; the exit status."""
+    times: dict[str, list[Timed]] = {"auto": [], "off": []}
+    for number in range(repeats):
+        for fuse in ("auto", "off") if number % 2 == 0 else ("off", "auto"):
+            with tempfile.TemporaryDirectory() as folder:
+                arguments = ["--fuse", fuse, "--device", "cpu"]
+                times[fuse].append(run(STUDY, f"digits-{fuse}", Path(folder), arguments=arguments, env={}))
+    print(f"hpsearch run {STUDY.name}, {len(times['auto'][0].results.trials)} trials, best of {repeats}")
+    print(f"{'':<12}{'wall s':>10}{'CPU s':>10}{'epochs':>10}  trained")
+    for fuse, each in times.items():
+        wall, cpu = min(t.wall_s for t in each), min(t.cpu_s for t in each)
+        print(f"{'--fuse ' + fuse:<12}{wall:>10.1f}{cpu:>10.1f}{each[0].epochs:>10,}  {each[0].engines}")
+    return compare(times["auto"][0].results, times["off"][0].results)
+
+
+def compare(fused: Results, solo: Results) -> int:
+    """Print how far the two studies agree; 0 where their trials are the same."""
+    same, apart = differences(fused, solo)
+    far = {key: value for key, value in apart.items() if value > TOLERANCE}
+    best = [results.best.number if results.best else None for results in (fused, solo)]
+    print(f"trials: {'the same' if same else 'NOT the same'}; best: trial {best[0]} fused, {best[1]} solo")
+    print(f"values of {len(apart) - len(far)} of {len(apart)} runs within {TOLERANCE:g} of each other; the others:")
+    for trial in sorted({key.trial for key in far}):
+        params = fused.trials[trial].params
+        values = ", ".join(f"{value:.1e}" for key, value in sorted(far.items()) if key.trial == trial)
+        print(f"  trial {trial}: lr {params['lr']:.3g}, momentum {params['momentum']:.3g}: {values}")
+    return int(not same)
