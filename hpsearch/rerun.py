@@ -2,8 +2,8 @@
 
 A run is trained as it was: by the solo loop, or as a lane, now the only one. On a CPU both give the same bits on the
 same machine with the same software. A lane on a GPU is promised within a tolerance only: kernels differ in the last
-bits with the number of lanes, and what they give feeds the next batch. Two numbers are equal within a tolerance t (1e-4 by default) where they differ by
-at most
+bits with the number of lanes, and what they give feeds the next batch. Two numbers are equal within a tolerance t
+(1e-4 by default) where they differ by at most
 
     t * max(|stored|, |now|, 0.01)       losses (names with "loss") and "lr": relative, for a float32 loss is made of
                                          numbers of size 1, so that below 0.01 its last bits are absolute

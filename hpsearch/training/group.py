@@ -22,7 +22,7 @@ from hpsearch.training.data import Parts, prepare
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane, Way
 from hpsearch.training.measure import lanes_that_pay
-from hpsearch.training.probe import CannotFuse, explain, probe
+from hpsearch.training.probe import RANDOM, CannotFuse, explain, generators, probe
 from hpsearch.training.recipe import ModelParams, Recipe, resolve
 from hpsearch.training.schedule import Rate
 from hpsearch.training.solo import check_smoothing
@@ -246,7 +246,10 @@ class Group:
         began = time.monotonic()
         saved = [training.checkpoint() for training in self._trainings]
         try:
+            drawn = generators(torch.device(self._device))
             tables = [training.run_epoch() for training in self._trainings]
+            if generators(torch.device(self._device)) != drawn:  # for the first time: the probe would have seen it
+                raise CannotFuse(RANDOM)
         except Exception as error:  # noqa: BLE001 - of the task's code: whose lane it was nobody knows
             return self._broken(error, saved)
         share = (time.monotonic() - began) / len(self.members)

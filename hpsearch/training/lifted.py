@@ -111,6 +111,12 @@ def _put(output: Tensor, input: Tensor, inplace: bool) -> Tensor:
     return input.copy_(output) if inplace else output
 
 
+def normalize(input: Tensor, *args: Any, out: Tensor | None = None, **kwargs: Any) -> Tensor:
+    """``functional.normalize``, whose ``out`` (spectral_norm) vmap does not take."""
+    y = functional.normalize(input, *args, **kwargs)
+    return y if out is None else out.copy_(y)
+
+
 _LIFTED: dict[Callable[..., Any], tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     functional.batch_norm: (batch_norm, ("momentum", "eps")),
     functional.layer_norm: (layer_norm, ("eps",)),
@@ -121,6 +127,7 @@ _LIFTED: dict[Callable[..., Any], tuple[Callable[..., Tensor], tuple[str, ...]]]
 }
 _KERNELS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     functional.embedding: embedding,
+    functional.normalize: normalize,
     functional.linear: kernels.linear,
     functional.cross_entropy: kernels.cross_entropy,
 }

@@ -5,12 +5,14 @@ What cannot be vmapped, or does not come out the same, trains alone, and the rea
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane, Way
 from hpsearch.training.loss import loss_of
 from hpsearch.training.randomness import KeyedDropout, orders
+from hpsearch.training.stack import Rows
 from hpsearch.training.structure import attributes_of
 from hpsearch.training.worker import is_out_of_memory
 
@@ -26,12 +29,21 @@ from hpsearch.training.worker import is_out_of_memory
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
 #: examples of the validation part that are tried
 _VALIDATED = 64
+RANDOM = "the forward draws random numbers of its own (torch, numpy, random), which would not be the run's alone"
+_PYTHON = "the forward reads numbers out of tensors (item, float, if): data-dependent Python"
 _WORDS = (
-    ("random", "the forward draws random numbers of torch's own, which would not be the run's"),
-    (".item()", "the forward reads numbers out of tensors (item, float, if): data-dependent Python"),
-    ("data-dependent", "the forward reads numbers out of tensors (item, float, if): data-dependent Python"),
+    ("random", RANDOM),
+    (".item()", _PYTHON),
+    ("data-dependent", _PYTHON),
+    ("doesn't have storage", _PYTHON),  # tolist, numpy
     ("dynamic shape", "the shape of a tensor in the forward depends on data"),
     ("ScriptMethod", "the model is compiled by torch.jit"),
+    ("drops out more often", "the forward drops out in validation too, or not always as often: training= is missing"),
+    ("modified by an inplace operation", "the forward changes weights or activations in place that its gradient needs"),
+    ("inplace arithmetic", "the forward changes a tensor in place that it made anew (torch.zeros; x.new_zeros works)"),
+    ("accessing `data`", "the forward reads or replaces the data of a tensor (.data)"),
+    ("requires_grad_", "the forward calls requires_grad_"),
+    ("escaped from inside", "tensors of the forward are used after it (torch.utils.checkpoint, something kept)"),
     ("mutated", "the forward changes a tensor in place that all lanes share"),
 )
 
@@ -51,6 +63,7 @@ def probe(training: FusedTraining, references: Mapping[int, nn.Module]) -> None:
         CannotFuse: with the reason. What says that memory ran out.
     """
     stack = training.stack
+    _look(stack.form)
     before = {name: rows.clone() for name, rows in stack.rest.items()}
     attributes = attributes_of(stack.form)
     lanes = training.padded()
@@ -62,12 +75,15 @@ def probe(training: FusedTraining, references: Mapping[int, nn.Module]) -> None:
     try:
         losses, gradients = _train(training, lanes, rows, references, attributes)
         _same_attributes(stack.form, attributes)
+        moved = {name: rows.clone() for name, rows in stack.rest.items()}
         tables = _validate(training, [k for k, _ in tried])
         _same_attributes(stack.form, attributes)
         for k, model in tried:
             with _untouched(model):
-                _compare_step(training, lanes[k], rows[k], model, losses[k], gradients[k], k)
+                _compare_step(training, lanes[k], rows[k], model, losses[k], gradients[k])
+                _compare_buffers(model, moved, k)
                 _compare_validation(training, model, tables[k])
+                _compare_buffers(model, stack.rest, k)
     except CannotFuse:
         raise
     except Exception as error:
@@ -96,6 +112,7 @@ def _train(
     stack.form.train()
     first = min(references)
     dropouts = _dropouts(training, lanes[first], rows[first], references[first])
+    before = {name: part.clone() for name, part in stack.rest.items()}
     error: Exception | None = None
     for augment, loss in product([True, False] if training.task.augment else [True], [True, False]):
         training.way = Way(augment=augment, loss=loss, dropouts=dropouts)
@@ -108,6 +125,7 @@ def _train(
             if is_out_of_memory(failure):
                 raise
             error = failure
+            stack.take(before)
             continue
         stack.take(changed)
         return values.detach(), training.gradient[:k, stack.columns]
@@ -127,17 +145,49 @@ def _alone(training: FusedTraining, lane: Lane, rows: Tensor, model: nn.Module) 
 
 
 def _dropouts(training: FusedTraining, lane: Lane, rows: Tensor, model: nn.Module) -> int:
+    """Dropouts of a forward; and a look at what it does beside, in training and validation.
+
+    Raises:
+        CannotFuse: it draws random numbers that have no key, or changes its own weights.
+    """
+    weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    device = training.stack.flat.device
+    state = generators(device)
     with torch.no_grad(), _untouched(model):
-        return _alone(training, lane, rows, model)[1]
+        calls = _alone(training, lane, rows, model)[1]
+        model.eval()(training.prepared_for_validation(_some(training).inputs))
+        changed = [n for n, p in model.named_parameters() if n in weights and not torch.equal(weights[n], p)]
+    model.train()
+    if generators(device) != state:
+        raise CannotFuse(RANDOM)
+    if changed:
+        raise CannotFuse(f"the forward changes its own weights in place ({', '.join(changed[:3])})")
+    return calls
+
+
+def generators(device: torch.device) -> tuple[object, ...]:
+    """Where the random numbers of Python, numpy and torch stand."""
+    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    return (random.getstate(), str(np.random.get_state()), *[bytes(state.numpy()) for state in states])
+
+
+def _look(form: nn.Module) -> None:
+    for name, module in form.named_modules():
+        if isinstance(module, nn.RNNBase):
+            kind = type(module).__name__
+            raise CannotFuse(f"{name or 'the model'} is an nn.{kind}, whose kernel takes one model at a time")
 
 
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
-    """Give the model its buffers back afterwards: the run may yet begin with it, in another group."""
+    """Give the model back what a forward changes: the run may yet begin with it, in another group."""
     kept = [(m, name, b, b.clone()) for m in model.modules() for name, b in m._buffers.items() if b is not None]
+    weights = [(p, p.detach().clone()) for p in model.parameters()]
     try:
         yield
     finally:
+        for weight, numbers in weights:
+            weight.detach().copy_(numbers)
         for module, name, buffer, numbers in kept:
             with torch.no_grad():
                 buffer.copy_(numbers)
@@ -145,7 +195,8 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 
 def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[str, float]]:
-    split = _some(training)
+    split, stack = _some(training), training.stack
+    before = {name: rows.clone() for name, rows in stack.rest.items()}
     error: Exception | None = None
     for metrics in (True, False):
         training.way = replace(training.way, metrics=metrics)
@@ -155,6 +206,7 @@ def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[
             if is_out_of_memory(failure):
                 raise
             error = failure
+            stack.take(before)
     assert error is not None
     raise CannotFuse(explain(error)) from error
 
@@ -165,7 +217,7 @@ def _some(training: FusedTraining) -> Split:
 
 
 def _compare_step(
-    training: FusedTraining, lane: Lane, rows: Tensor, model: nn.Module, loss: Tensor, gradient: Tensor, k: int
+    training: FusedTraining, lane: Lane, rows: Tensor, model: nn.Module, loss: Tensor, gradient: Tensor
 ) -> None:
     trained = [p for p in model.parameters() if p.requires_grad]
     alone, _ = _alone(training, lane, rows, model)
@@ -174,8 +226,11 @@ def _compare_step(
     _agree("loss", loss, alone.detach())
     if torch.isfinite(alone):
         _agree("gradient", gradient, whole)
+
+
+def _compare_buffers(model: nn.Module, rest: Rows, k: int) -> None:
     for name, buffer in model.named_buffers():
-        _agree(f"buffer {name}", training.stack.rest[name][k], buffer)
+        _agree(f"buffer {name}", rest[name][k], buffer)
 
 
 @torch.no_grad()

@@ -65,7 +65,7 @@ def attributes_of(model: nn.Module) -> dict[Place, Hashable]:
     found: dict[Place, Hashable] = {}
     for path, module in model.named_modules():
         for name, value in module.__dict__.items():
-            if name not in _OWN and not name.endswith(_HOOKS):
+            if name not in _OWN:
                 writer = _Writer([*model.modules(), *model.parameters(), *model.buffers()])
                 found[path, name] = writer.value(value, name)
     return found

@@ -154,40 +154,6 @@ CASES = [
     ),
 ]
 
-#: what is not there yet: a test that passes all the same must leave this list
-WRONG = "its lanes are not the runs alone"
-WORDS = "trains alone, as it should, but the reason is not in a user's words"
-SLOW = "trains alone, or in more groups than it must"
-NOT_YET = {
-    "hooks.py:LateHook": WRONG,
-    "randomness.py:SeldomRandom": WRONG,
-    "text.py:MaxNorm": WRONG,
-    "buffers.py:ChangedInValidation": SLOW,
-    "buffers.py:MovingAverage": SLOW,
-    "tasks.py:HardExamples": SLOW,
-    "tensors.py:SpectralNorm": SLOW,
-    "data_dependent.py:Numpy": WORDS,
-    "data_dependent.py:ToList": WORDS,
-    "functions.py:Checkpointing": WORDS,
-    "hooks.py:CountingHook": WORDS,
-    "hooks.py:WeightClamped": WORDS,
-    "hooks.py:WeightReplaced": WORDS,
-    "mlp.py:DropoutInValidation": WORDS,
-    "randomness.py:NumpyRandom": WORDS,
-    "randomness.py:PythonRandom": WORDS,
-    "recurrent.py:GRU": WORDS,
-    "recurrent.py:LSTM": WORDS,
-    "slopes.py:Randomised": WORDS,
-    "tasks.py:RandomAugment": WORDS,
-    "tensors.py:FillsZeros": WORDS,
-}
-
-
-def marked(case):
-    """A parameter of the test, named by its task."""
-    marks = [pytest.mark.xfail(reason=NOT_YET[case.task], strict=True)] if case.task in NOT_YET else []
-    return pytest.param(case, id=case.task.replace(".py:", "-"), marks=marks)
-
 
 def workload(case, folder, lanes):
     address = ObjectiveAddress(*case.task.split(":"), CORPUS)
@@ -266,7 +232,7 @@ def assert_same(reports, expected):
 # A user's worker does not take warnings for errors: that vmap goes one lane after the other, that torch.jit is old.
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-@pytest.mark.parametrize("case", [marked(case) for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=[case.task.replace(".py:", "-") for case in CASES])
 def test_a_run_in_a_lane_is_the_run_alone(case, tmp_path):
     expected = alone(case, tmp_path / "alone")
     assert not [report.error for report in expected if isinstance(report, Finished) and report.error]
