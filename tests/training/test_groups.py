@@ -261,9 +261,6 @@ class Marked(nn.Module):
         logits = self.inner(x)
         return torch.cat([logits, mark.to(logits.dtype).expand(len(x), 1)], 1)
 
-    def extra_repr(self):
-        return "marked"
-
 
 def test_an_exception_in_the_middle_costs_its_run_alone(tmp_path):
     """The run with mark 1 raises after its second epoch; lanes are measured one by one here."""
@@ -341,7 +338,7 @@ def add_buffers(module, inputs, output):
     return output + module.offset - module.batches.sin()
 
 
-@pytest.mark.parametrize(("room", "later"), [(6, 10**9), (4, 10**9), (10**9, 6), (10**9, 4), (6, 4)])
+@pytest.mark.parametrize(("room", "later"), [(4, 10**9), (10**9, 6), (6, 4)])
 def test_too_little_memory_halves_the_group_and_goes_on(tmp_path, monkeypatch, room, later):
     """At the first step, or from the third epoch on; one lane more is computed than there are."""
     runs = assignments([{"lr": 0.05, "dropout": 0.1 * k, "epochs": 5 + k % 2} for k in range(8)])
