@@ -104,10 +104,8 @@ def test_what_parts_groups_and_why_others_train_alone(plan) -> None:
     )
     assert sorted(counts.values()) == ["20", "50"]
     many = 12 - sum(map(int, counts))
-    assert alone == [
-        f"alone     {many} runs: the forward draws random numbers of torch's own, which would",
-        "          not be the run's",
-    ]
+    assert alone[0].startswith(f"alone     {many} runs: the forward draws random numbers")
+    assert [line[:10].strip() for line in alone[1:]] == [""]
 
 
 def test_models_that_differ_and_runs_that_come_to_nothing(plan) -> None:
