@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -63,7 +63,8 @@ class Member:
     #: what is known of its group from before it ran out of memory
     known: Known | None = None
     seconds: float = 0.0
-    started: float = field(default_factory=time.monotonic)
+    #: when it got its lane
+    started: float = 0.0
 
     @property
     def key(self) -> Hashable:
@@ -271,6 +272,7 @@ class Group:
         """A lane for a member; True where the lanes differ in more floats than before."""
         k, fresh = len(self.members), False
         self.members.append(member)
+        member.started = time.monotonic()
         for fold, training in enumerate(self._trainings):
             recipe, floats = member.recipe, member.structures[fold].floats
             lane = Lane(recipe, member.active.seed, Rate(recipe.schedule, recipe.lr, recipe.epochs))
@@ -329,7 +331,11 @@ class Group:
             member.said.clear()
         course.advance()
         if course.pausing:
-            course.save(self._states(k))
+            try:
+                course.save(self._states(k))
+            except Exception as error:  # noqa: BLE001 - its folder is gone, the disk is full: it costs this run only
+                broken = replace(finished, reason="exception", error=worker.traceback_text(error))
+                return self._signed(broken, member)
             paused = PausedReport(run=active.key, attempt=active.attempt, epoch=course.epoch - 1)
             return self._signed(paused, member)
         if course.ended:

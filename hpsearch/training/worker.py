@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +32,10 @@ Last = TypeVar("Last", bound=Finished | PausedReport)
 ERROR_LENGTH = 20_000
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class _TooLongError(Exception):
+    """A run is older than ``timeout_s``."""
 
 
 class _InvalidResultError(Exception):
@@ -101,27 +104,37 @@ def _attempt(active: LiveRun, workload: Workload) -> Finished | PausedReport:
         return _call(objective, active, workload.metric, finished)
     except Stopped as ending:
         if not _is_meant(active, ending):
-            return replace(finished, reason="exception", error=_traceback(ending))
+            return replace(finished, reason="exception", error=traceback_text(ending))
         return of_ending(finished, active, active.ending or ending)
     except ObjectiveError as error:
         return replace(finished, reason="study", error=study_text(error))
+    except _TooLongError as error:
+        return replace(finished, reason="timeout", error=str(error))
     except _InvalidResultError as error:
         return replace(finished, reason="invalid_result", error=_cut(str(error)))
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-        return replace(finished, reason=f"exit:{code}", error=_traceback(error))
+        return replace(finished, reason=f"exit:{code}", error=traceback_text(error))
     except BaseException as error:  # noqa: BLE001 (training code's own; it costs this run only)
         if is_out_of_memory(error):
-            text = _traceback(error)
+            text = traceback_text(error)
             del error
             gc.collect()
             torch.cuda.empty_cache()
             return replace(finished, reason="oom", error=text)
-        return replace(finished, reason="exception", error=_traceback(error))
+        return replace(finished, reason="exception", error=traceback_text(error))
 
 
 def _train(task: TrainingTask, active: LiveRun, workload: Workload) -> Outcome:
-    tell = partial(active.tell, epochs=resolve(task, active.params).epochs)
+    epochs = resolve(task, active.params).epochs
+    began, limit = time.monotonic(), workload.timeout_s
+
+    def tell(epoch: int, metrics: Mapping[str, float], layers: Mapping[str, tuple[float, float]]) -> None:
+        active.tell(epoch, metrics, layers, epochs=epochs)
+        # With other runs in hand the guard does not know whose time is over.
+        if limit is not None and time.monotonic() - began > limit:
+            raise _TooLongError(f"ran longer than {limit:g} s")
+
     return train(task, active.params, orders_of(active, workload), tell)
 
 
@@ -212,10 +225,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 def study_text(error: ObjectiveError) -> str:
     """What is said of a task that does not fit its study."""
     text = f"{error}\n  hint: {error.hint}" if error.hint else str(error)
-    return _cut(f"{text}\n\n{_traceback(error.__cause__)}" if error.__cause__ is not None else text)
+    return _cut(f"{text}\n\n{traceback_text(error.__cause__)}" if error.__cause__ is not None else text)
 
 
-def _traceback(error: BaseException) -> str:
+def traceback_text(error: BaseException) -> str:
     """The traceback without hpsearch's own frames and the import machinery's."""
     whole = traceback.TracebackException.from_exception(error)
     pending: list[Any] = [whole]

@@ -49,6 +49,7 @@ def attempt(folder: Path, source: str, name: str = "train", *, params=None, stop
         metric=changes.pop("metric", "val_loss"),
         direction="minimize",
         seed=0,
+        timeout_s=changes.pop("timeout_s", None),
         files=folder / "files",
     )
     key = changes.pop("key", KEY)
@@ -58,6 +59,14 @@ def attempt(folder: Path, source: str, name: str = "train", *, params=None, stop
     assert all(report.run == key and report.attempt == 2 for report in reports)
     assert all(isinstance(report, EpochReport) for report in reports[:-1])
     return reports
+
+
+def is_pause(last, epoch: int) -> bool:
+    """Whether it is a pause after that epoch, and says who trained it, where and how long."""
+    assert isinstance(last, PausedReport)
+    assert last.engine == "solo, cpu"
+    assert last.worker.endswith(f":{os.getpid()}")
+    return (last.run, last.attempt, last.epoch, last.seconds > 0) == (KEY, 2, epoch, True)
 
 
 def body(*lines: str) -> str:
@@ -217,7 +226,7 @@ def test_a_stopped_run_is_cancelled_even_if_it_swallows_the_exception(tmp_path, 
 @pytest.mark.parametrize("source", [LOOP, STUBBORN])
 def test_a_function_is_paused_at_its_epoch(tmp_path, source):
     *epochs, last = attempt(tmp_path, source, until_epoch=4)
-    assert last == PausedReport(run=KEY, attempt=2, epoch=3)
+    assert is_pause(last, 3)
     assert len(epochs) == 4
 
 
@@ -345,7 +354,7 @@ def test_a_task_diverges_fails_and_pauses_as_a_function_does(tmp_path):
     assert (last.state, last.reason) == (State.FAILED, "exception")
     assert "mat1 and mat2" in last.error
     *_, last = attempt(tmp_path, TASK, "Task", params={"dropout": 0.0}, until_epoch=2)
-    assert last == PausedReport(run=KEY, attempt=2, epoch=1)
+    assert is_pause(last, 1)
     epoch, last = attempt(tmp_path, TASK, "Task", params={"dropout": 0.0})
     assert (epoch.epoch, last.state) == (2, State.COMPLETE)
     (last,) = attempt(tmp_path, TASK, "Task", params={"dropout": 0.0, "unknown": 1})
@@ -377,3 +386,10 @@ def test_values_are_equal_to_the_bit_in_another_process_and_after_other_runs(tmp
     expected = [sorted(report.metrics.items()) for report in here[:-1]]
     assert [sorted(report.metrics.items()) for report in again[:-1]] == expected
     assert done.stdout.strip() == str(expected)
+
+
+def test_a_task_that_is_too_old_at_an_epoch_has_timed_out(tmp_path):
+    """The guard cannot tell where a worker has other runs in hand."""
+    reports = attempt(tmp_path, TASK, "Task", params={"dropout": 0.1}, timeout_s=1e-9)
+    assert [report.epoch for report in reports[:-1]] == [0]
+    assert (reports[-1].state, reports[-1].reason) == (State.FAILED, "timeout")
