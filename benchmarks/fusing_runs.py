@@ -6,16 +6,21 @@ import math
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
+from torch import nn
 
 import hpsearch as hp
 from hpsearch.executor import Assignment
 from hpsearch.objective import ObjectiveAddress, TrainingTask, Workload
 from hpsearch.space import Params
 from hpsearch.strategy import History
-from hpsearch.training.data import prepare
+from hpsearch.training import solo
+from hpsearch.training.data import Parts, prepare
 from hpsearch.training.groups import execute_all
 from hpsearch.training.load import load
 from hpsearch.training.recipe import ModelParams
@@ -117,6 +122,7 @@ def train(
     *,
     lanes: int,
     device: str = "cpu",
+    seeds: Sequence[int] | None = None,
     stop_after: int | None = None,
     only_fused: bool = False,
 ) -> Pass:
@@ -127,6 +133,7 @@ def train(
         runs: their settings.
         lanes: how many train together.
         device: ``cpu``, ``cuda:0`` ...
+        seeds: of the runs; by default ``seed_of``.
         stop_after: end each run after so many epochs, though it plans to train for more.
         only_fused: give up where they do not train together.
 
@@ -146,7 +153,7 @@ def train(
             files=Path(files),
         )
         todo = [
-            Assignment(run=RunKey(number, seed_of(number)), params=params, attempt=1)
+            Assignment(run=RunKey(number, seeds[number] if seeds else seed_of(number)), params=params, attempt=1)
             for number, params in enumerate(runs)
         ]
         batches = batches_of(address, runs[0], device)
@@ -157,6 +164,30 @@ def train(
         passed.cpu_s, passed.wall_s = time.process_time() - cpu, time.perf_counter() - wall
     passed.steps = batches * sum(len(curve) for curve in passed.curves.values())
     return passed
+
+
+@contextmanager
+def one_rounding_off(seed: int = 0) -> Iterator[None]:
+    """Within it, runs alone begin with weights larger or smaller by 2**-23 of themselves, at random: by a rounding.
+
+    How far their losses then go apart is how far two roundings of the same training do, whatever makes them differ.
+    """
+    build = solo.build
+
+    def bent(task: TrainingTask, params: ModelParams, parts: Parts, run_seed: int) -> nn.Module:
+        model = build(task, params, parts, run_seed)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in model.parameters():
+                signs = torch.randint(2, weights.shape, generator=generator).mul(2).sub(1)
+                weights.mul_(1 + 2**-23 * signs)
+        return model
+
+    solo.build = bent
+    try:
+        yield
+    finally:
+        solo.build = build
 
 
 def batches_of(address: ObjectiveAddress, params: Params, device: str) -> int:

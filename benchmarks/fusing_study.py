@@ -16,16 +16,21 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import fusing_runs
+
 import hpsearch as hp
+from hpsearch.objective import ObjectiveAddress
 from hpsearch.results import Results
-from hpsearch.trial import Run, RunKey
+from hpsearch.trial import Run, RunKey, State
 
 STUDY = Path(__file__).parent.parent / "studies" / "digits_random.yaml"
 #: the same values, relative to them
 TOLERANCE = 1e-4
+#: how often runs that differ are trained again from weights one rounding off
+ROUNDINGS = 5
 #: seconds between two looks whether the first epoch is recorded
 LOOK_S = 0.1
 
@@ -122,9 +127,28 @@ def compare(fused: Results, solo: Results) -> int:
     far = {key: value for key, value in apart.items() if value > TOLERANCE}
     best = [results.best.number if results.best else None for results in (fused, solo)]
     print(f"trials: {'the same' if same else 'NOT the same'}; best: trial {best[0]} fused, {best[1]} solo")
-    print(f"values of {len(apart) - len(far)} of {len(apart)} runs within {TOLERANCE:g} of each other; the others:")
-    for trial in sorted({key.trial for key in far}):
-        params = fused.trials[trial].params
-        values = ", ".join(f"{value:.1e}" for key, value in sorted(far.items()) if key.trial == trial)
-        print(f"  trial {trial}: lr {params['lr']:.3g}, momentum {params['momentum']:.3g}: {values}")
+    print(f"values of {len(apart) - len(far)} of {len(apart)} runs within {TOLERANCE:g} of each other")
+    bent = [one_rounding_off(solo, sorted(apart), 0)]
+    count = sum(value > TOLERANCE for value in bent[0].values())
+    print(f"one rounding of the first weights, alone, takes {count} of them farther than that from themselves")
+    if far:
+        print(f"how far apart; and how far {ROUNDINGS} such roundings take them at most:")
+        bent += [one_rounding_off(solo, sorted(far), number) for number in range(1, ROUNDINGS)]
+    for key, value in sorted(far.items()):
+        params, most = fused.trials[key.trial].params, max(found[key] for found in bent)
+        print(f"  run {key}: lr {params['lr']:.3g}, momentum {params['momentum']:.3g}: {value:.1e}; {most:.1e}")
     return int(not same)
+
+
+def one_rounding_off(solo: Results, keys: Sequence[RunKey], number: int) -> dict[RunKey, float]:
+    """How far runs' values are from the recorded ones when they train alone from weights a rounding off."""
+    address = ObjectiveAddress("digits.py", "DigitsMLP", STUDY.parent)
+    params = [solo.trials[key.trial].params for key in keys]
+    with fusing_runs.one_rounding_off(number):
+        passed = fusing_runs.train(address, params, lanes=1, seeds=[key.seed for key in keys])
+    runs = {run.key: run for trial in solo.trials for run in trial.runs}
+    values = [min(passed.curves.get(k, [math.nan])) for k in range(len(keys))]
+    return {
+        key: apart(replace(runs[key], state=State(passed.states[k]), value=values[k]), runs[key])
+        for k, key in enumerate(keys)
+    }
