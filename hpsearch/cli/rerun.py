@@ -52,12 +52,13 @@ def rerun(
     A run that was trained in a group is a lane again, the only one. On a CPU the same machine gives the same bits, on
     a GPU a lane is the same within the tolerance.
 
+    The tolerance is a part of a loss's size (of 0.01 where it is smaller), and 100 times that part of another metric's
+    (of 1 where it is smaller): many count examples, and an example at the border may fall on either side.
+
     Args:
         addresses: study/trial/seed, study/trial (all its runs) or study (all runs that did not fail); one or more.
         verify: Exit with code 5 where a run differs beyond the tolerance, or could not be repeated.
-        tolerance: How much may differ. Losses and lr: as a part of their size (of 0.01 where they are smaller). Other
-            metrics: 100 times as much of their size (of 1 where they are smaller), for many count examples, and an
-            example at the border may fall on either side. 0: nothing may differ.
+        tolerance: How much losses and lr may differ, relatively; other metrics 100 times as much. 0: nothing may differ.
         workers_: Worker processes; default: one a CUDA device, or one a core.
         device_: auto, cpu, cuda, cuda:1 ...; default: cpu for runs that were trained on it, else auto.
         allow_changed_code: Go on though the training code has changed.
