@@ -58,7 +58,7 @@ def rerun(
     Args:
         addresses: study/trial/seed, study/trial (all its runs) or study (all runs that did not fail); one or more.
         verify: Exit with code 5 where a run differs beyond the tolerance, or could not be repeated.
-        tolerance: How much losses and lr may differ, relatively; other metrics 100 times as much. 0: nothing may differ.
+        tolerance: How much losses and lr may differ, relatively; other metrics 100 times as much. 0: not at all.
         workers_: Worker processes; default: one a CUDA device, or one a core.
         device_: auto, cpu, cuda, cuda:1 ...; default: cpu for runs that were trained on it, else auto.
         allow_changed_code: Go on though the training code has changed.

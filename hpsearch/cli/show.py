@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -105,8 +107,8 @@ def _show_study(study: StudySummary, trials: list[Trial], decisions: list[Decisi
         print_trials(best, spec["metric"])
     if decisions:
         out("\ndecisions", style="bold")
-        for decision in decisions:
-            out(f"  after batch {decision.batch}  {decision.kind} {decision.subject}: {decision.reason}")
+        for line in decision_lines(decisions):
+            out(f"  {line}")
     failed = [run for trial in trials for run in trial.runs if run.state is State.FAILED]
     if failed:
         out("\nfailed", style="bold")
@@ -230,6 +232,15 @@ def _fields(lines: dict[str, str]) -> None:
     for name, text in lines.items():
         if text:
             out(f"{name:{size}}{text}")
+
+
+def decision_lines(decisions: Sequence[Decision]) -> Iterator[str]:
+    """A line each; those taken together for one reason (a rung's) share one."""
+    alike = groupby(decisions, key=lambda decision: (decision.batch, decision.kind, decision.reason))
+    for (batch, kind, reason), group in alike:
+        subjects = [decision.subject for decision in group]
+        many = f"{len(subjects)} trials" if kind == "prune" and len(subjects) > 1 else ", ".join(subjects)
+        yield f"after batch {batch}  {kind} {many}: {reason}"
 
 
 def _last_line(text: str) -> str:

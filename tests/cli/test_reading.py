@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from hpsearch.cli.show import decision_lines
 from hpsearch.read import read_study
+from hpsearch.strategy import Decision
 from tests.cli.conftest import shell
 
 
@@ -210,3 +212,16 @@ def test_init_writes_a_study_that_can_be_read(template: str, tmp_path: Path, hps
     before = (place / "study.yaml").read_text()
     assert hpsearch("init", str(place)).code == 2
     assert (place / "study.yaml").read_text() == before
+
+
+def test_decisions_taken_together_share_a_line() -> None:
+    taken = [Decision(kind="prune", subject=str(n), reason="best 1 of 3 at epoch 1") for n in (4, 5)]
+    taken += [
+        Decision(kind="zoom", subject="lr", reason="in", batch=1),
+        Decision(kind="prune", subject="7", reason="x"),
+    ]
+    assert list(decision_lines(taken)) == [
+        "after batch 0  prune 2 trials: best 1 of 3 at epoch 1",
+        "after batch 1  zoom lr: in",
+        "after batch 0  prune 7: x",
+    ]
