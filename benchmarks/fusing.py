@@ -197,7 +197,7 @@ def main() -> int:
         "--precision", type=lambda text: text.split(","), default=None, help="float32,tf32,bf16: GPU only"
     )
     parser.add_argument("--dropout", type=float, default=None, help="the same for all runs; searched by default")
-    parser.add_argument("--repeats", type=int, default=None, help="rounds: 4; 2 of --study")
+    parser.add_argument("--repeats", type=int, default=None, help="rounds; 2 by default")
     parser.add_argument("--processes", type=int, default=None, help="at once: one a core by default; 16 on a GPU")
     parser.add_argument("--no-peer", dest="peer", action="store_false", help="without Optuna")
     parser.add_argument("--study", action="store_true", help="time the command instead, on a GPU with 1,024 runs")
@@ -213,7 +213,7 @@ def main() -> int:
 
         return fusing_study.on_cpu(options.repeats or 2)
     options.task, options.epochs = options.task or "mlp", options.epochs or 20
-    options.lanes, options.repeats = options.lanes or [64], options.repeats or 4
+    options.lanes, options.repeats = options.lanes or [64], options.repeats or 2
     return on_cpu(options)
 
 
