@@ -166,7 +166,11 @@ def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: Path, monkeypatch: pytes
     command = [sys.executable, "-m", "hpsearch.cli.app"]
     subprocess.run([*command, "run", "hang.yaml", "-q"], cwd=tmp_path, env=variables, check=True, timeout=120)
     (tmp_path / "hang").touch()
-    child = subprocess.Popen([*command, "rerun", "hang/0"], cwd=tmp_path, env=variables, stderr=subprocess.PIPE)
+    # A test suite in the background of a shell has the signal ignored, and so have its children.
+    start = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    start += "runpy.run_module('hpsearch.cli.app', run_name='__main__', alter_sys=True)"
+    again = [sys.executable, "-c", start, "rerun", "hang/0"]
+    child = subprocess.Popen(again, cwd=tmp_path, env=variables, stderr=subprocess.PIPE)
     for _ in range(600):
         if (tmp_path / "pids.txt").exists() and (tmp_path / "pids.txt").read_text():
             break
