@@ -236,10 +236,10 @@ class FusedTraining:
         return step
 
     def forward(self, k: int) -> Callable[..., tuple[Tensor, Rows]]:
-        """A function of (leaves, keys, rows (K, B), split, lanes): losses (K,), and buffers put in place of others."""
+        """A function of (leaves, keys, rows (K, B), lanes): losses (K,), and buffers put in place of others."""
         body = self._body(k)
 
-        def run(leaves: Rows, keys: Any, rows: Tensor, split: Split, lanes: Sequence[Lane]) -> tuple[Tensor, Rows]:
+        def run(leaves: Rows, keys: Any, rows: Tensor, lanes: Sequence[Lane]) -> tuple[Tensor, Rows]:
             return body(leaves, keys, rows, self._extra(lanes))
 
         return run

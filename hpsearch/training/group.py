@@ -155,7 +155,7 @@ class Group:
     Args:
         members: the first ones, of one key.
         workload: what all runs of the study share.
-        most: how many lanes there may be.
+        slots: how many lanes there may be.
         device: ``cpu``, ``cuda:0`` ...
     """
 

@@ -56,7 +56,7 @@ def _try_step(training: FusedTraining, k: int) -> None:
     stack.form.train()
     leaves = stack.leaves(k)
     forward = training.forward(k)
-    losses, _ = forward(leaves, training.keys(lanes, 1)[0], rows[:, : training.batch_size], train, lanes)
+    losses, _ = forward(leaves, training.keys(lanes, 1)[0], rows[:, : training.batch_size], lanes)
     training.backward(losses, leaves, k)
     for name, kept in before.items():
         stack.rest[name].copy_(kept)

@@ -119,7 +119,7 @@ def _train(
         leaves = stack.leaves(k)
         try:
             forward = training.forward(k)
-            values, changed = forward(leaves, training.keys(lanes, 1)[0], rows, training.parts.train, lanes)
+            values, changed = forward(leaves, training.keys(lanes, 1)[0], rows, lanes)
             training.backward(values, leaves, k)
         except Exception as failure:
             if is_out_of_memory(failure):
