@@ -34,8 +34,14 @@ def lane_norms(layers: Mapping[str, slice], gradient: Tensor, flat: Tensor) -> l
 
 def mean_by_rows(values: Tensor, rows: Sequence[int]) -> float:
     """The mean over all examples of numbers (T,) that are means over batches of so many; summed in double."""
+    return means_by_rows(values[:, None], rows)[0]
+
+
+def means_by_rows(values: Tensor, rows: Sequence[int]) -> list[float]:
+    """``mean_by_rows`` of each lane, from numbers (T, K)."""
     counts = torch.tensor(rows, dtype=torch.float64)
-    return float(values.double().cpu() @ counts / counts.sum())
+    total = counts.sum()
+    return [float(lane @ counts / total) for lane in values.double().cpu().T.contiguous()]
 
 
 def mean_of(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 from hpsearch.objective import Split, TrainingTask
 from hpsearch.training.build import ready
 from hpsearch.training.data import Parts
-from hpsearch.training.diagnostics import lane_norms, mean_by_rows
+from hpsearch.training.diagnostics import lane_norms, means_by_rows
 from hpsearch.training.lane import Lane, Way, widths
 from hpsearch.training.loss import VALIDATION_BATCH, loss_of
 from hpsearch.training.optim import BUFFERS, Settings, corrections, settings, spread, update
@@ -167,9 +167,8 @@ class FusedTraining:
         lanes = self.padded()
         losses, sizes = self.train_epoch(lanes)
         tables = []
-        for row in losses.double().cpu().T.contiguous():
-            mean = mean_by_rows(row, sizes)
-            first = next((x for x in row.tolist() if not math.isfinite(x)), math.nan)
+        for mean, row in zip(means_by_rows(losses, sizes), losses.T.tolist(), strict=True):
+            first = next((x for x in row if not math.isfinite(x)), math.nan)
             tables.append({"train_loss": mean if math.isfinite(mean) else first})
         fine = [k for k in range(count) if math.isfinite(tables[k]["train_loss"])]
         if fine:
@@ -192,7 +191,13 @@ class FusedTraining:
     def train_epoch(self, lanes: Sequence[Lane]) -> tuple[Tensor, list[int]]:
         """One pass of each lane over the train part in its own order: losses (T, K), examples of each of T batches."""
         batches = self._batches(lanes)
-        losses = [self._step_of(batch, lanes, len(batches))(batch) for batch in batches]
+        losses = []
+        for number, batch in enumerate(batches):
+            step = self._step_of(batch, lanes, len(batches))
+            if number and self.way.augment and self.way.loss:
+                # Once an epoch the task's Python runs all the same: what it begins to do later is noticed (``Group``).
+                step = self.steps.repeated(step, batch)
+            losses.append(step(batch))
         for lane in lanes:
             lane.steps += len(batches)
         return torch.stack(losses), [batch.rows.shape[1] for batch in batches]
@@ -341,22 +346,25 @@ class FusedTraining:
 
         forward = self.stack.over_lanes(measure, k, shared=2, chunk=self._chunk(k))
         views = self.stack.views(self.stack.flat[:k])
-        sums: dict[int, dict[str, list[Tensor]]] = {j: {} for j in wanted}
+        sums: dict[str, list[Tensor]] = {}
         sizes = []
         for start in range(0, len(split.targets), VALIDATION_BATCH):
             part = slice(start, start + VALIDATION_BATCH)
             targets = split.targets[part]
             output, changed = forward(views, [], self.prepared_for_validation(split.inputs[part]), targets)
             self.stack.take(changed)
-            for j in wanted:
-                lane = tree_map(lambda t, j=j: t[j], output)
-                for name, number in (lane if self.way.metrics else self.numbers(lane, targets)).items():
-                    sums[j].setdefault(name, []).append(torch.as_tensor(number))
+            table = output if self.way.metrics else self._one_by_one(output, targets, wanted)
+            for name, numbers in table.items():
+                sums.setdefault(name, []).append(numbers)
             sizes.append(len(targets))
-        return {
-            j: {name: mean_by_rows(torch.stack(numbers), sizes) for name, numbers in table.items()}
-            for j, table in sums.items()
-        }
+        means = {name: means_by_rows(torch.stack(numbers), sizes) for name, numbers in sums.items()}
+        places = wanted if self.way.metrics else range(len(wanted))
+        return {j: {name: lanes[at] for name, lanes in means.items()} for j, at in zip(wanted, places, strict=True)}
+
+    def _one_by_one(self, output: Any, targets: Tensor, wanted: Sequence[int]) -> dict[str, Tensor]:
+        """Numbers of a batch, one a wanted lane, where vmap cannot take their code."""
+        tables = [self.numbers(tree_map(lambda t, j=j: t[j], output), targets) for j in wanted]
+        return {name: torch.stack([torch.as_tensor(table[name]) for table in tables]) for name in tables[0]}
 
     def prepared_for_validation(self, inputs: Tensor) -> Tensor:
         """Inputs as stored -> as the models take them."""

@@ -10,6 +10,7 @@ The mixing is the 32-bit integer hash of least known bias with two multiplicatio
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, TypeVar, final
@@ -126,12 +127,12 @@ def threshold(p: float | Tensor) -> int | Tensor:
 
 
 def keep_mask(n: int, p: float | Tensor, key: Stream, device: torch.device) -> Tensor:
-    """n int32 numbers: 0 for what is kept, -1 for what is dropped with probability p.
+    """n int32 numbers: 0 for what is dropped with probability p, -1 (all bits) for what is kept.
 
     By the sign of a difference of 31-bit words: comparisons that give bools cost as much as all the rest.
     """
     x = mask_words(n, key, device).bitwise_right_shift_(1)
-    return x.sub_(threshold(p)).bitwise_right_shift_(31)
+    return x.sub_(threshold(p)).bitwise_not_().bitwise_right_shift_(31)
 
 
 def dropout(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | None = None) -> Tensor:
@@ -153,8 +154,17 @@ def dropout(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | 
         return torch.zeros_like(x)
     else:
         scale = 1 / (1 - p)
-    dropped = keep_mask(shape.numel(), p, key, x.device).view(shape)
-    return x * dropped.to(x.dtype).add_(1).mul_(scale)
+    return x * _factors(keep_mask(shape.numel(), p, key, x.device).view(shape), scale, x.dtype)
+
+
+def _factors(kept: Tensor, scale: float | Tensor, dtype: torch.dtype) -> Tensor:
+    """``scale`` for what is kept, else 0."""
+    if dtype is not torch.float32:
+        return kept.to(dtype).neg_().mul_(scale)
+    if isinstance(scale, Tensor):
+        return kept.bitwise_and_(scale.view(torch.int32)).view(dtype)
+    (bits,) = struct.unpack("i", struct.pack("f", scale))
+    return kept.bitwise_and_(bits).view(dtype)
 
 
 def alpha_dropout(x: Tensor, p: float, key: Stream, mask_shape: torch.Size | None = None) -> Tensor:
@@ -164,8 +174,8 @@ def alpha_dropout(x: Tensor, p: float, key: Stream, mask_shape: torch.Size | Non
     low = -1.7580993408473766
     a = ((1 - p) * (1 + p * low**2)) ** -0.5
     shape = x.shape if mask_shape is None else mask_shape
-    dropped = keep_mask(shape.numel(), p, key, x.device).view(shape)
-    return torch.where(dropped == 0, x, low).mul_(a).sub_(a * p * low)
+    kept = keep_mask(shape.numel(), p, key, x.device).view(shape)
+    return torch.where(kept != 0, x, low).mul_(a).sub_(a * p * low)
 
 
 def _channels(x: Tensor, dims: int) -> torch.Size:

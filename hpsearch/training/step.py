@@ -3,14 +3,15 @@ captured only, or as plain operations. The result is the same on every rung, to 
 
 A graph replays the kernels of one step on the same memory, without Python; what changes from step to step is copied
 into its inputs first. A shape of its own (the number of lanes, a last partial batch) has a graph of its own.
+On a CPU plain steps are played from a ``tape``, which gives the same bits.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from hpsearch.training.optim import Settings
 from hpsearch.training.randomness import Stream
+from hpsearch.training.tape import record
 
 #: steps at the same shape from which compiling pays: it takes some twenty seconds
 COMPILED_STEPS = 2_000
@@ -25,6 +27,8 @@ COMPILED_STEPS = 2_000
 SHAPES = 64
 #: steps before a capture, as torch asks for
 _WARM = 3
+#: plain steps at one shape before one is recorded, which costs some ten of them
+TAPED_AFTER = 16
 
 
 @final
@@ -62,6 +66,9 @@ class Steps:
         self._plain, self._rows, self._graphs = plain, rows, device.type == "cuda"
         self._compiles = device.type == "cuda"
         self._made: dict[tuple[int, int, bool], Step] = {}
+        #: plain steps so far, by lanes and examples; None: they are not to be recorded
+        self._plain_steps: dict[tuple[int, int], int | None] = {}
+        self._tapes: dict[tuple[int, int], Step] = {}
         #: why a rung is not used; empty while none was left
         self.reason = ""
         self.backend = "inductor"
@@ -81,6 +88,7 @@ class Steps:
     def forget(self) -> None:
         """The lanes' memory or numbers are others now."""
         self._made.clear()
+        self._tapes.clear()
 
     def of(self, batch: Batch, left: int, *, whole: bool = True) -> Step:
         """The step for batches of this shape.
@@ -101,6 +109,46 @@ class Steps:
             return step
         step = self._made[lanes, size, False] = self._captured(self._plain(lanes, False), batch)
         return step
+
+    def repeated(self, step: Step, batch: Batch) -> Step:
+        """The same plain step without its Python, once it has been made often enough: the same to the bit."""
+        shape = (batch.rows.shape[0], batch.rows.shape[1])
+        if shape in self._tapes:
+            return self._tapes[shape]
+        done = self._plain_steps.get(shape, 0)
+        if self._graphs or self._compiles or done is None:
+            return step
+        if done < TAPED_AFTER:
+            self._plain_steps[shape] = done + 1
+            return step
+        tape = self._kept(lambda: self._taped(step, batch))
+        if tape is None:
+            self._plain_steps[shape] = None
+            return step
+        self._tapes[shape] = tape
+        return cast(Step, tape)
+
+    def _taped(self, step: Step, batch: Batch) -> Step | None:
+        """A step from a tape; None where it is not the step itself, tried with other weights, data and numbers."""
+        try:
+            _, play = record(lambda: step(batch), _tensors(batch))
+        except Exception:  # noqa: BLE001 - whatever cannot be recorded; what is wrong with the step itself it says later
+            return None
+
+        def tape(batch: Batch) -> Tensor:
+            return play(*_tensors(batch))
+
+        other = _other(batch)
+        results = [[one(other), *(rows.clone() for rows in self._rows())] for one in self._each_kept(step, tape)]
+        return tape if all(_same_bits(a, b) for a, b in zip(*results, strict=True)) else None
+
+    def _each_kept(self, *steps: Step) -> Iterator[Step]:
+        """One after the other, each from where the lanes are now."""
+        before = [rows.clone() for rows in self._rows()]
+        for step in steps:
+            for rows, kept in zip(self._rows(), before, strict=True):
+                rows.copy_(kept)
+            yield step
 
     def _compiled(self, batch: Batch) -> Step | None:
         try:
@@ -181,6 +229,22 @@ def _copied(batch: Batch) -> Batch:
         numbers=replace(batch.numbers, **copies),
         extra={name: tensor.clone() for name, tensor in batch.extra.items()},
     )
+
+
+def _other(batch: Batch) -> Batch:
+    """A batch of the same shape, in which every tensor is another."""
+    numbers = {f.name: getattr(batch.numbers, f.name) for f in fields(batch.numbers)}
+    halves = {name: value / 2 for name, value in numbers.items() if isinstance(value, Tensor)}
+    return Batch(
+        rows=batch.rows.flip(0, 1),
+        masks=[(a ^ 1, b ^ 2) for a, b in batch.masks],
+        numbers=replace(batch.numbers, **halves),
+        extra={name: x / 2 if x.is_floating_point() else x + 1 for name, x in batch.extra.items()},
+    )
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
 
 
 def _tensors(batch: Batch) -> list[Tensor]:

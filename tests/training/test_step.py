@@ -29,7 +29,7 @@ def training_of(task, params=PARAMS):
     training, models = None, {}
     for k, setting in enumerate(params):
         recipe = resolve(task, setting)
-        model = build(task, ModelParams(setting), parts, k).to(torch.float64)
+        model = build(task, ModelParams(setting), parts, k).to(getattr(torch, task.precision))
         training = training or FusedTraining(task, parts, recipe, model, len(params))
         lane = Lane(recipe, k, Rate(recipe.schedule, recipe.lr, recipe.epochs))
         training.add(lane, model, structure_of(model, [task]).floats)
