@@ -231,6 +231,26 @@ class KeyedDropout(TorchFunctionMode):
         return self._keys[call]
 
 
+@final
+class NoDropout(TorchFunctionMode):
+    """Within it, a dropout that would drop something is an error: for backward, which may compute a forward again.
+
+    Raises:
+        RuntimeError: with the way out.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _DROPOUTS:
+            _, p, training, _ = _dropout_arguments(func, *args, **kwargs)
+            if training and p:
+                raise RuntimeError(
+                    "a dropout is computed again in backward (torch.utils.checkpoint), where its mask would be another "
+                    "one and the gradient wrong: leave the dropout out of the part that is checkpointed"
+                )
+        return func(*args, **kwargs)
+
+
 def _dropout_arguments(
     func: Any, input: Tensor, p: float | Tensor = 0.5, train: bool | None = None, inplace: bool = False, **named: bool
 ) -> tuple[Tensor, Any, bool, bool]:

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from hpsearch.training.randomness import (
     Key,
     KeyedDropout,
+    NoDropout,
     Purpose,
     alpha_dropout,
     dropout,
@@ -224,3 +226,21 @@ def test_augmentation_depends_on_the_example_not_on_its_place():
     assert not torch.equal(key.uniform(3), key.uniform(3))
     with pytest.raises(ValueError, match="starts with B = 3"):
         key.uniform(2)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_dropout_that_backward_computes_again_is_an_error_not_another_mask(reentrant):
+    inner = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+    x = torch.ones(2, 4, requires_grad=True)
+
+    def backward():
+        with KeyedDropout(0, 0):
+            loss = checkpoint(inner, x, use_reentrant=reentrant).sum()
+        with NoDropout():
+            loss.backward()
+
+    with pytest.raises(RuntimeError, match=r"torch\.utils\.checkpoint"):
+        backward()
+    inner[1].p = 0.0  # drops nothing, so there is nothing to be another
+    backward()
+    assert x.grad.shape == (2, 4)
