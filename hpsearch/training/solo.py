@@ -54,7 +54,7 @@ class Training:
             loss = loss_of(self._task, output, targets, smoothing)
             self.weights.gradient.zero_()
             with NoDropout():
-                loss.backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(loss)  # loss.backward() would put the mode aside
             self.optimizer.step(lr)
             losses.append(loss.detach())
         return losses
