@@ -11,6 +11,7 @@ The mixing is the 32-bit integer hash of least known bias with two multiplicatio
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, TypeVar, final
@@ -219,6 +220,8 @@ class KeyedDropout(TorchFunctionMode):
             return x
         if isinstance(p, int | float) and not 0 <= p <= 1:
             raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        if not torch.compiler.is_compiling():
+            _refuse_checkpoint()
         y = drop(x, p, self._key())
         return x.copy_(y) if inplace else y
 
@@ -231,24 +234,18 @@ class KeyedDropout(TorchFunctionMode):
         return self._keys[call]
 
 
-@final
-class NoDropout(TorchFunctionMode):
-    """Within it, a dropout that would drop something is an error: for backward, which may compute a forward again.
-
-    Raises:
-        RuntimeError: with the way out.
+def _refuse_checkpoint() -> None:
+    """Raises:
+    RuntimeError: a part of the forward that backward computes again, without this mode, has a dropout.
     """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _DROPOUTS:
-            _, p, training, _ = _dropout_arguments(func, *args, **kwargs)
-            if training and p:
-                raise RuntimeError(
-                    "a dropout is computed again in backward (torch.utils.checkpoint), where its mask would be another "
-                    "one and the gradient wrong: leave the dropout out of the part that is checkpointed"
-                )
-        return func(*args, **kwargs)
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_globals.get("__name__") == "torch.utils.checkpoint":
+            raise RuntimeError(
+                "a dropout inside torch.utils.checkpoint: backward would compute it again with another mask, and the "
+                "gradient would be wrong; leave the dropout out of the part that is checkpointed"
+            )
 
 
 def _dropout_arguments(

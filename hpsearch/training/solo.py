@@ -19,7 +19,7 @@ from hpsearch.training.data import Parts, prepare
 from hpsearch.training.diagnostics import layer_norms, mean_by_rows
 from hpsearch.training.loss import VALIDATION_BATCH, loss_of
 from hpsearch.training.optim import Optimizer, Weights
-from hpsearch.training.randomness import Key, KeyedDropout, NoDropout, Purpose, permutation
+from hpsearch.training.randomness import Key, KeyedDropout, Purpose, permutation
 from hpsearch.training.recipe import ModelParams, Recipe, resolve
 from hpsearch.training.schedule import Rate
 
@@ -53,8 +53,7 @@ class Training:
             smoothing = self._recipe.label_smoothing or None
             loss = loss_of(self._task, output, targets, smoothing)
             self.weights.gradient.zero_()
-            with NoDropout():
-                torch.autograd.backward(loss)  # loss.backward() would put the mode aside
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step(lr)
             losses.append(loss.detach())
         return losses
