@@ -217,6 +217,9 @@ class TrainingTask(ABC):
     #: k: k-fold cross-validation over train and validation together; a run's value is the mean over the folds
     folds: ClassVar[int | None] = None
     precision: ClassVar[Literal["float32", "float64"]] = "float32"
+    #: True: leave the data where ``data`` has it (in memory, or in a file mapped by ``torch.from_file``) and bring each
+    #: batch to the device, which the runs of one seed share; False: copy it there once; None: by its size and the room
+    stream: ClassVar[bool | None] = None
 
     @abstractmethod
     def model(self, params: Params) -> nn.Module:

@@ -40,6 +40,8 @@ class Batch:
     numbers: Settings
     #: what else a lane's batch needs, (K, ...)
     extra: Mapping[str, Tensor]
+    #: inputs (B, ...) and targets (B, ...) of all lanes where data is streamed; else lanes gather their own by ``rows``
+    shared: Sequence[Tensor] = ()
 
 
 #: a batch -> the losses before its update, (K,)
@@ -180,10 +182,11 @@ def _copied(batch: Batch) -> Batch:
         masks=tree_map(torch.clone, list(batch.masks)),
         numbers=replace(batch.numbers, **copies),
         extra={name: tensor.clone() for name, tensor in batch.extra.items()},
+        shared=[tensor.clone() for tensor in batch.shared],
     )
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
     numbers = [getattr(batch.numbers, f.name) for f in fields(batch.numbers)]
-    parts = [batch.rows, *tree_leaves(list(batch.masks)), *numbers, *batch.extra.values()]
+    parts = [batch.rows, *tree_leaves(list(batch.masks)), *numbers, *batch.extra.values(), *batch.shared]
     return [part for part in parts if isinstance(part, Tensor)]
