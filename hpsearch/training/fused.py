@@ -274,7 +274,7 @@ class FusedTraining:
         over = self.stack.over_lanes(train, k, shared=2 if streamed else 0)
 
         def run(
-            leaves: Rows, keys: Any, rows: Tensor, extra: Mapping[str, Tensor], shared: Sequence[Tensor]
+            leaves: Rows, keys: Any, rows: Tensor, extra: Mapping[str, Tensor], shared: tuple[Tensor, ...]
         ) -> tuple[Tensor, Rows]:
             inputs, targets = shared or (split.inputs[rows], split.targets[rows])
             extra = {**extra, "rows": rows}

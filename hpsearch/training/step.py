@@ -41,7 +41,7 @@ class Batch:
     #: what else a lane's batch needs, (K, ...)
     extra: Mapping[str, Tensor]
     #: inputs (B, ...) and targets (B, ...) of all lanes where data is streamed; else lanes gather their own by ``rows``
-    shared: Sequence[Tensor] = ()
+    shared: tuple[Tensor, ...] = ()
 
 
 #: a batch -> the losses before its update, (K,)
@@ -182,7 +182,7 @@ def _copied(batch: Batch) -> Batch:
         masks=tree_map(torch.clone, list(batch.masks)),
         numbers=replace(batch.numbers, **copies),
         extra={name: tensor.clone() for name, tensor in batch.extra.items()},
-        shared=[tensor.clone() for tensor in batch.shared],
+        shared=tuple(tensor.clone() for tensor in batch.shared),
     )
 
 

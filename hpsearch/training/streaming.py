@@ -42,7 +42,7 @@ class StreamedRows:
         return len(self._rows)
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
-        """(B, ...) of the rows at these places."""
+        """(B, ...): the rows at these places, (B,)."""
         rows = self._rows[index if isinstance(index, slice) else index.to(self._rows.device)]
         if self._source.device.type == "cpu" and self.device.type == "cuda":
             if self._locked is None or self._locked.size < len(rows):

@@ -298,7 +298,7 @@ def test_an_index_gives_what_it_gives_of_a_copy(task):
         assert isinstance(ours, Streamed)
         assert isinstance(theirs, Split)
         assert len(ours.inputs) == len(ours.targets) == len(theirs.targets)
-        for rows in (torch.tensor([7, 0, 7]), torch.tensor([[1, 2], [3, 1]]), slice(3, 9), slice(4000)):
+        for rows in (torch.tensor([7, 0, 7]), slice(3, 9), slice(4000)):
             for part in ("inputs", "targets"):
                 mine, copied = getattr(ours, part), getattr(theirs, part)
                 assert mine[rows].dtype == copied.dtype  # uint8 stays uint8
@@ -383,7 +383,7 @@ class Larger(Mapped):
     """Three times what its process may have in memory of its own."""
 
     width, rows = 1000, 450_000
-    batch_size = 4096
+    batch_size = 1024
     file = os.environ.get("HPSEARCH_TEST_MAPPED", "")
     stream = None if "HPSEARCH_TEST_STREAM" not in os.environ else os.environ["HPSEARCH_TEST_STREAM"] == "1"
 
