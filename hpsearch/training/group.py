@@ -356,7 +356,9 @@ class Group:
         return None
 
     def _signed(self, last: worker.Last, member: Member) -> worker.Last:
-        engine = f"{self.engine}, {self._device}, {self._lanes} lane{'s' * (self._lanes > 1)}"
+        # Kernels of a batch that lanes share may round in another way: a convolution's do.
+        how = f"{self.engine}{' + stream' * member.parts[0].streamed}"
+        engine = f"{how}, {self._device}, {self._lanes} lane{'s' * (self._lanes > 1)}"
         return worker.signed(last, member.active, member.seconds, self._workload, engine)
 
     def _broken(self, error: Exception, saved: Sequence[Mapping[str, Any]]) -> Ended:

@@ -131,6 +131,7 @@ def test_lanes_of_each_seed_are_the_runs_alone(tmp_path, task):
     assert [{run.seed for run in g.runs} for g in lanes.grouped] == [{5}, {8}]
     assert [g.reason for g in lanes.grouped] == [STREAMED] * 2
     assert paces(lanes) == [(seed, epoch, 3) for seed in (5, 8) for epoch in range(2)]
+    assert {lanes.last(run).engine for run in keys(runs)} == {"vmap + stream, cpu, 3 lanes"}
     assert_same(lanes, solo, keys(runs))
     for run in keys(runs):
         assert_same_state(lanes.checkpoint(run), solo.checkpoint(run))
@@ -407,7 +408,7 @@ def test_a_file_larger_than_the_memory_is_trained_on_where_it_is_streamed(tmp_pa
     assert done.returncode == 0, done.stderr
     ends = done.stdout.splitlines()
     if stream == "1":
-        assert ends == ["complete solo, cpu"] * 2 + ["complete vmap, cpu, 2 lanes"] * 2
+        assert ends == ["complete solo, cpu"] * 2 + ["complete vmap + stream, cpu, 2 lanes"] * 2
     else:
         assert len(ends) == 4
         assert all(end.startswith("failed") and "allocate memory" in end for end in ends), ends
