@@ -16,8 +16,9 @@ from hpsearch.errors import Problem, StudyError
 from hpsearch.executor import Assignment, Executor
 from hpsearch.objective import Workload, find
 from hpsearch.plan import Measured, MeasuredGroup, parted_by
+from hpsearch.space import Params
 from hpsearch.study import Study
-from hpsearch.trial import EpochReport, Finished, Grouped, Lost, PausedReport, Report, RunKey, State
+from hpsearch.trial import STREAMED, EpochReport, Finished, Grouped, Lost, PausedReport, Report, RunKey, State
 
 #: how long ``measure`` watches
 MEASURE_S = 20.0
@@ -199,7 +200,7 @@ class _Seen:
             return None
         groups = self._groups()
         fused = [k for k, group in enumerate(groups) if group.said.engine != "solo"]
-        tags = parted_by(study.search_space, [[self._params[run] for run in groups[k].said.runs] for k in fused])
+        tags = parted_by(study.search_space, [self._told_by(groups[k].said) for k in fused])
         for k, tag in zip(fused, tags, strict=True):
             groups[k] = replace(groups[k], shared=tag)
         shares = [(g.epoch_s / g.said.lanes, len(g.said.runs)) for g in groups if g.epoch_s is not None]
@@ -218,6 +219,11 @@ class _Seen:
             failure=_gist(failed[0]) if failed else "",
             unseen=len(self._params.keys() - self._way_of.keys() - self._ended.keys()),
         )
+
+    def _told_by(self, said: Grouped) -> list[Params]:
+        """The params of a group's runs; with their seed where that parts groups."""
+        seeds = STREAMED in said.reason
+        return [{"seed": run.seed, **self._params[run]} if seeds else self._params[run] for run in said.runs]
 
     def _regroup(self, said: Grouped) -> None:
         """These runs are trained in another way from now on, for the reason that is said now or was said before."""

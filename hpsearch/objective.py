@@ -123,6 +123,7 @@ class Data:
 
     Shapes: inputs (N, ...), targets (N,) of whole numbers for classes or (N, ...) of floats.
     uint8 inputs stay uint8 until the batch; ``transform`` makes the model's input of a batch of them.
+    Tensors may be mapped from files (``torch.from_file(path, shared=True, size=..., dtype=...)``; as ``stream`` says).
     hpsearch splits ``inputs`` into train, validation and (without an official one) test, 60/20/20 by default,
     by the study's seed, stratified where targets are classes. A search never touches the test part.
     """
@@ -217,6 +218,10 @@ class TrainingTask(ABC):
     #: k: k-fold cross-validation over train and validation together; a run's value is the mean over the folds
     folds: ClassVar[int | None] = None
     precision: ClassVar[Literal["float32", "float64"]] = "float32"
+    #: True: leave the data where it is, in memory or in a mapped file, and bring each batch to the device, where runs
+    #: of one seed share it; False: copy all of it there once; None: copy what takes up to half of a GPU's free memory
+    #: (on the CPU a quarter, as there are other workers)
+    stream: ClassVar[bool | None] = None
 
     @abstractmethod
     def model(self, params: Params) -> nn.Module:

@@ -13,8 +13,8 @@ from hpsearch.strategy import History
 from hpsearch.study import Study, cohort_of, epochs_of, warnings_of
 from hpsearch.trial import Direction, Grouped
 
-#: hyperparameters of the loop that lanes of a group have in common
-_PARTING = ("optimizer", "batch_size")
+#: hyperparameters of the loop that lanes of a group have in common; where data is streamed the run's seed as well
+_PARTING, _SEED = ("optimizer", "batch_size"), "seed"
 
 
 @final
@@ -183,10 +183,10 @@ def parted_by(space: SearchSpace, groups: Sequence[Sequence[Params]]) -> list[di
     """By which hyperparameters groups of runs can be told apart, a dict a group; all {} where none tell.
 
     Those of the loop that part groups, where they are enough; else every one that is no Float (which could be equal
-    in a group by chance alone: that of a single run).
+    in a group by chance alone: that of a single run). ``seed``, where groups have it, counts as one of them.
     """
     others = tuple(name for name, parameter in space.parameters.items() if not isinstance(parameter, Float))
-    for names in (_PARTING, others):
+    for names in (_PARTING, (*_PARTING, _SEED), others, (*others, _SEED)):
         shared = [name for name in names if all(len({p.get(name) for p in group}) == 1 for group in groups)]
         telling = [name for name in shared if len({group[0].get(name) for group in groups}) > 1]
         tags = [{name: group[0].get(name) for name in telling} for group in groups]

@@ -246,6 +246,10 @@ class Lost:
     company: tuple[RunKey, ...] = ()
 
 
+#: said of a group whose lanes share each batch
+STREAMED = "the data is streamed, one seed a group"
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Grouped:
@@ -257,7 +261,7 @@ class Grouped:
     device: str
     #: how many train together
     lanes: int
-    #: why not on a higher rung of the ladder; empty where there is none
+    #: why not on a higher rung of the ladder, or with more others (``STREAMED``); empty where there is nothing to say
     reason: str = ""
 
     @property

@@ -176,6 +176,16 @@ SETTING = {"lr": 0.1, "batch_size": 32, "optimizer": "sgd", "width": 8, "act": "
         ([[{}], [{"batch_size": 64, "width": 9}]], [{"batch_size": 32}, {"batch_size": 64}]),
         ([[{"lr": 0.2}], [{"lr": 0.3}]], [{}, {}]),  # of single runs every lr differs
         ([[{}, {"width": 9}], [{"width": 10}]], [{}, {}]),
+        # streamed data
+        ([[{"seed": 4}, {"seed": 4, "width": 9}], [{"seed": 7}]], [{"seed": 4}, {"seed": 7}]),
+        (
+            [[{"seed": 4, "width": 9}], [{"seed": 7, "width": 9}], [{"seed": 4, "act": "gelu"}]],
+            [
+                {"width": 9, "act": "relu", "seed": 4},
+                {"width": 9, "act": "relu", "seed": 7},
+                {"width": 8, "act": "gelu", "seed": 4},
+            ],
+        ),
     ],
 )
 def test_what_groups_are_told_apart_by(groups, expected):

@@ -15,6 +15,7 @@ from hpsearch.objective import Data, Split, TrainingTask
 from hpsearch.space import Params
 from hpsearch.training.randomness import Purpose, permutation
 from hpsearch.training.recipe import ModelParams
+from hpsearch.training.streaming import Part, Streamed, StreamedRows, is_streamed
 
 _NO_PARAMS = ModelParams({})
 
@@ -22,12 +23,17 @@ _NO_PARAMS = ModelParams({})
 @final
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What one training sees, on its device."""
+    """What one training sees: on its device, or streamed to it."""
 
-    train: Split
-    validation: Split
+    train: Part
+    validation: Part
     #: a batch as stored -> as the model takes it; None: as it is
     transform: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether batches are gathered on the host, and lanes share them."""
+        return isinstance(self.train, Streamed)
 
 
 #: the latest parts, with what they were made for and the params that ``data`` read
@@ -62,23 +68,26 @@ def _pairs(task: TrainingTask, data: Data, seed: int, device: str) -> tuple[Part
                  for k, part in enumerate(parts)]  # fmt: skip
     if any(len(part) == 0 for pair in pairs for part in pair):
         raise ObjectiveError(f"data: {len(data.targets)} examples are too few for split {task.split} or folds")
+    streamed = is_streamed(task.stream, sum(_size(task, data, len(part)) for pair in pairs for part in pair), device)
     return tuple(
         Parts(
-            train=_take(task, data, train, device),
-            validation=_take(task, data, validation, device),
+            train=_take(task, data, train, device, streamed),
+            validation=_take(task, data, validation, device, streamed),
             transform=data.transform,
         )
         for train, validation in pairs
     )
 
 
-def sealed_test(task: TrainingTask, seed: int, device: str, params: ModelParams = _NO_PARAMS) -> Split:
+def sealed_test(task: TrainingTask, seed: int, device: str, params: ModelParams = _NO_PARAMS) -> Part:
     """The test part: the official one, or the last fifth by the study's seed. No search calls this."""
     data = _checked(task, params)
     if data.test_inputs is not None and data.test_targets is not None:
-        test = Data(inputs=data.test_inputs, targets=data.test_targets)
-        return _take(task, test, torch.arange(len(test.targets)), device)
-    return _take(task, data, _cut(task, data, seed)[2], device)
+        data = Data(inputs=data.test_inputs, targets=data.test_targets)
+        rows = torch.arange(len(data.targets))
+    else:
+        rows = _cut(task, data, seed)[2]
+    return _take(task, data, rows, device, is_streamed(task.stream, _size(task, data, len(rows)), device))
 
 
 def _checked(task: TrainingTask, params: ModelParams) -> Data:
@@ -94,6 +103,8 @@ def _checked(task: TrainingTask, params: ModelParams) -> Data:
         raise ObjectiveError(f"split: must be three parts above 0 that sum to 1, not {task.split}")
     if task.folds is not None and not 2 <= task.folds <= len(data.targets):
         raise ObjectiveError(f"folds: must be from 2 to the number of examples, not {task.folds}")
+    if task.stream not in (True, False, None):
+        raise ObjectiveError(f"stream: must be True, False or None (by size), not {task.stream!r}")
     return data
 
 
@@ -126,11 +137,25 @@ def _folds(task: TrainingTask, indices: Tensor) -> Sequence[Tensor]:
     return indices.tensor_split(task.folds)
 
 
-def _take(task: TrainingTask, data: Data, indices: Tensor, device: str) -> Split:
+def _take(task: TrainingTask, data: Data, indices: Tensor, device: str, streamed: bool) -> Part:
     """Rows in rising order; floats in the task's precision, classes as int64; other inputs stay as they are."""
-    rows = indices.sort().values.to(data.inputs.device)
-    inputs, targets = data.inputs[rows], data.targets[rows.to(data.targets.device)]
-    dtype = getattr(torch, task.precision)
-    inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
-    targets = targets.to(dtype if targets.is_floating_point() else torch.int64)
-    return Split(inputs.to(device), targets.to(device))
+    rows = indices.sort().values
+    parts = zip((data.inputs, data.targets), _dtypes(task, data), strict=True)
+    if streamed:
+        return Streamed(*(StreamedRows(source, rows, dtype, torch.device(device)) for source, dtype in parts))
+    return Split(*(source[rows.to(source.device)].to(dtype).to(device) for source, dtype in parts))
+
+
+def _dtypes(task: TrainingTask, data: Data) -> tuple[torch.dtype, torch.dtype]:
+    """In which inputs and targets are trained on."""
+    dtype: torch.dtype = getattr(torch, task.precision)
+    return (
+        dtype if data.inputs.is_floating_point() else data.inputs.dtype,
+        dtype if data.targets.is_floating_point() else torch.int64,
+    )
+
+
+def _size(task: TrainingTask, data: Data, rows: int) -> int:
+    """Bytes of so many rows on the device."""
+    parts = zip((data.inputs, data.targets), _dtypes(task, data), strict=True)
+    return rows * sum(source[:1].numel() * dtype.itemsize for source, dtype in parts)

@@ -9,7 +9,7 @@ one (K, P) buffer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, final
@@ -18,17 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from hpsearch.objective import Split, TrainingTask
+from hpsearch.objective import TrainingTask
 from hpsearch.training.build import ready
 from hpsearch.training.data import Parts
 from hpsearch.training.diagnostics import lane_norms, means_by_rows
-from hpsearch.training.lane import Lane, Way, widths
+from hpsearch.training.lane import Lane, Way, orders_of, widths
 from hpsearch.training.loss import VALIDATION_BATCH, loss_of
 from hpsearch.training.optim import BUFFERS, Settings, corrections, settings, spread, update
-from hpsearch.training.randomness import Key, Stream, mask_key, orders
+from hpsearch.training.randomness import Key, Stream, mask_key
 from hpsearch.training.recipe import Recipe
 from hpsearch.training.stack import Rows, Stack
 from hpsearch.training.step import Batch, Step, Steps, compiled
+from hpsearch.training.streaming import Part, batches, stretches
 from hpsearch.training.structure import Place
 
 
@@ -190,23 +191,23 @@ class FusedTraining:
 
     def train_epoch(self, lanes: Sequence[Lane]) -> tuple[Tensor, list[int]]:
         """One pass of each lane over the train part in its own order: losses (T, K), examples of each of T batches."""
-        batches = self._batches(lanes)
+        steps = self._batches(lanes)
         losses = []
-        for number, batch in enumerate(batches):
-            step = self._step_of(batch, lanes, len(batches))
+        for number, batch in enumerate(self._fed(steps, lanes)):
+            step = self._step_of(batch, lanes, len(steps))
             if number and self.way.augment and self.way.loss:
                 # Once an epoch the task's Python runs all the same: what it begins to do later is noticed (``Group``).
                 step = self.steps.repeated(step, batch)
             losses.append(step(batch))
         for lane in lanes:
-            lane.steps += len(batches)
-        return torch.stack(losses), [batch.rows.shape[1] for batch in batches]
+            lane.steps += len(steps)
+        return torch.stack(losses), [batch.rows.shape[1] for batch in steps]
 
     def prepare(self) -> None:
         """Make the step of the next whole batch, so that the engine is known."""
         lanes = self.padded()
-        batches = self._batches(lanes)
-        self._step_of(batches[0], lanes, len(batches))
+        steps = self._batches(lanes)
+        self._step_of(next(self._fed(steps, lanes)), lanes, len(steps))
 
     def _step_of(self, batch: Batch, lanes: Sequence[Lane], count: int) -> Step:
         left = count * max(lane.recipe.epochs - lane.epoch for lane in lanes)
@@ -214,13 +215,28 @@ class FusedTraining:
 
     def _batches(self, lanes: Sequence[Lane]) -> list[Batch]:
         """The lanes' next epochs."""
-        seeds, epochs = [lane.seed for lane in lanes], [lane.epoch for lane in lanes]
-        order = orders(seeds, epochs, len(self.parts.train.targets), self.device)
-        rows = torch.split(order, self.batch_size, dim=1)
+        rows = torch.split(self.orders(lanes), self.batch_size, dim=1)
         self.stack.form.train()
         masks, updates, extra = self.keys(lanes, len(rows)), self._settings(lanes, len(rows)), self._extra(lanes)
         parts = zip(rows, masks, updates, strict=True)
         return [Batch(rows=r, masks=m, numbers=n, extra=extra) for r, m, n in parts]
+
+    def orders(self, lanes: Sequence[Lane]) -> Tensor:
+        """Each lane's order of the train part in its next epoch, (K, N)."""
+        return orders_of(lanes, len(self.parts.train.targets), self.device, shared=self.parts.streamed)
+
+    def _fed(self, steps: Sequence[Batch], lanes: Sequence[Lane]) -> Iterator[Batch]:
+        """The batches, with the data that the lanes share where it is streamed."""
+        if not self.parts.streamed:
+            return iter(steps)
+        shared = self._shared(torch.cat([batch.rows[0] for batch in steps]), lanes[0])
+        return (replace(batch, shared=data) for batch, data in zip(steps, shared, strict=True))
+
+    def _shared(self, order: Tensor, lane: Lane) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs as the models take them, and targets, batch by batch: the same for all lanes of this one's seed."""
+        for rows, batch in batches(self.parts.train, order, self.batch_size):
+            extra = {"seed": lane.seed, "epoch": lane.epoch, "rows": rows}
+            yield self.prepared(batch.inputs, extra), batch.targets
 
     def _step(self, k: int, compiles: bool) -> Step:
         """A step of the first k lanes."""
@@ -231,7 +247,7 @@ class FusedTraining:
             forward, change = (compiled(part, self.steps.backend) for part in (forward, change))
 
         def step(batch: Batch) -> Tensor:
-            loss, changed = forward(leaves, batch.masks, batch.rows, batch.extra)
+            loss, changed = forward(leaves, batch.masks, batch.rows, batch.extra, batch.shared)
             self.backward(loss, leaves, k)
             self.stack.take(changed)
             change(batch.numbers)
@@ -245,33 +261,37 @@ class FusedTraining:
         body = self._body(k)
 
         def run(leaves: Rows, keys: Any, rows: Tensor, lanes: Sequence[Lane]) -> tuple[Tensor, Rows]:
-            return body(leaves, keys, rows, self._extra(lanes))
+            shared = next(self._shared(rows[0], lanes[0])) if self.parts.streamed else ()
+            return body(leaves, keys, rows, self._extra(lanes), shared)
 
         return run
 
     def _body(self, k: int) -> Callable[..., tuple[Tensor, Rows]]:
-        """A function of (leaves, keys, rows (K, B), extra), tensors only."""
-        loss, split = partial(loss_of, self.task), self.parts.train
+        """A function of (leaves, keys, rows (K, B), extra, shared), tensors only."""
+        loss, split, streamed = partial(loss_of, self.task), self.parts.train, self.parts.streamed
 
-        def train(model: Callable[..., Any], inputs: Tensor, targets: Tensor, extra: Mapping[str, Tensor]) -> Any:
-            if self.way.augment:
+        def train(model: Callable[..., Any], extra: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Any:
+            if self.way.augment and not streamed:
                 inputs = self.prepared(inputs, extra)
             output = model(inputs)
             return loss(output, targets, extra.get("smoothing")) if self.way.loss else output
 
-        over = self.stack.over_lanes(train, k)
+        over = self.stack.over_lanes(train, k, shared=2 if streamed else 0)
 
-        def run(leaves: Rows, keys: Any, rows: Tensor, extra: Mapping[str, Tensor]) -> tuple[Tensor, Rows]:
-            inputs, targets, extra = split.inputs[rows], split.targets[rows], {**extra, "rows": rows}
-            if not self.way.augment:
+        def run(
+            leaves: Rows, keys: Any, rows: Tensor, extra: Mapping[str, Tensor], shared: tuple[Tensor, ...]
+        ) -> tuple[Tensor, Rows]:
+            inputs, targets = shared or (split.inputs[rows], split.targets[rows])
+            extra = {**extra, "rows": rows}
+            if not self.way.augment and not streamed:
                 one_by_one = [self.prepared(inputs[j], tree_map(lambda t, j=j: t[j], extra)) for j in range(k)]
                 inputs = torch.stack(one_by_one)
-            output, changed = over(leaves, keys, inputs, targets, extra)
+            output, changed = over(leaves, keys, extra, inputs, targets)
             if self.way.loss:
                 return output, changed
-            smoothing = extra.get("smoothing", [None] * k)
+            smoothing, own = extra.get("smoothing", [None] * k), [targets] * k if streamed else targets
             return torch.stack(
-                [loss(tree_map(lambda t, j=j: t[j], output), targets[j], smoothing[j]) for j in range(k)]
+                [loss(tree_map(lambda t, j=j: t[j], output), own[j], smoothing[j]) for j in range(k)]
             ), changed
 
         return run
@@ -335,7 +355,7 @@ class FusedTraining:
         update(self.optimizer, self.stack.flat[:k], self.gradient[:k], buffers, numbers)
 
     @torch.no_grad()
-    def evaluate(self, split: Split, wanted: Sequence[int]) -> dict[int, dict[str, float]]:
+    def evaluate(self, split: Part, wanted: Sequence[int]) -> dict[int, dict[str, float]]:
         """``val_loss`` and ``val_<metric>`` of the wanted lanes, means over the part's examples."""
         k = self.width
         self.stack.form.eval()
@@ -348,10 +368,9 @@ class FusedTraining:
         views = self.stack.views(self.stack.flat[:k])
         sums: dict[str, list[Tensor]] = {}
         sizes = []
-        for start in range(0, len(split.targets), VALIDATION_BATCH):
-            part = slice(start, start + VALIDATION_BATCH)
-            targets = split.targets[part]
-            output, changed = forward(views, [], self.prepared_for_validation(split.inputs[part]), targets)
+        for batch in stretches(split, VALIDATION_BATCH):
+            targets = batch.targets
+            output, changed = forward(views, [], self.prepared_for_validation(batch.inputs), targets)
             self.stack.take(changed)
             table = output if self.way.metrics else self._one_by_one(output, targets, wanted)
             for name, numbers in table.items():

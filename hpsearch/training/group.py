@@ -27,7 +27,7 @@ from hpsearch.training.recipe import ModelParams, Recipe, resolve
 from hpsearch.training.schedule import Rate
 from hpsearch.training.solo import check_smoothing
 from hpsearch.training.structure import Structure, structure_of
-from hpsearch.trial import Finished, PausedReport, Report, RunKey, State
+from hpsearch.trial import STREAMED, Finished, PausedReport, Report, RunKey, State
 
 #: floats that lanes may differ in without a doubt; others are tried
 LIFTED = ("p", "momentum", "eps", "negative_slope", "alpha")
@@ -72,6 +72,11 @@ class Member:
         recipe = self.recipe
         loop = (recipe.optimizer, recipe.batch_size, recipe.clip is None, recipe.label_smoothing > 0)
         return (loop, tuple(id(part) for part in self.parts), tuple(s.key for s in self.structures))
+
+    @property
+    def pace(self) -> Hashable:
+        """Equal for runs that may be in one group now: where data is streamed, of one seed and at one epoch."""
+        return (self.active.seed, self.course.epoch) if self.parts[0].streamed else ()
 
     def parted(self, level: int) -> Hashable:
         """What lanes must agree in besides: 0 nothing, 1 the floats that torch's layers do not have, 2 all floats."""
@@ -173,8 +178,11 @@ class Group:
 
     @property
     def reason(self) -> str:
-        """Why they take no higher one, where one was tried."""
-        return self._trainings[0].steps.reason if self._trainings else ""
+        """Why they take no higher one, where one was tried; and whether they share their batches."""
+        if not self._trainings:
+            return ""
+        training = self._trainings[0]
+        return "; ".join(filter(None, [STREAMED if training.parts.streamed else "", training.steps.reason]))
 
     def begin(self) -> tuple[Ended, list[Member]]:
         """Give members lanes, and find out whether they come out as they would alone and how many pay.
@@ -348,7 +356,9 @@ class Group:
         return None
 
     def _signed(self, last: worker.Last, member: Member) -> worker.Last:
-        engine = f"{self.engine}, {self._device}, {self._lanes} lane{'s' * (self._lanes > 1)}"
+        # Kernels of a batch that lanes share may round in another way: a convolution's do.
+        how = f"{self.engine}{' + stream' * member.parts[0].streamed}"
+        engine = f"{how}, {self._device}, {self._lanes} lane{'s' * (self._lanes > 1)}"
         return worker.signed(last, member.active, member.seconds, self._workload, engine)
 
     def _broken(self, error: Exception, saved: Sequence[Mapping[str, Any]]) -> Ended:

@@ -23,6 +23,8 @@ from hpsearch.training.probe import CannotFuse
 from hpsearch.trial import Grouped, Report, RunKey
 
 Send = Callable[[Sequence[Report]], None]
+#: what runs that wait together share: for good, and now (``Member.pace``)
+Place = tuple[Hashable, Hashable]
 
 
 def execute_all(
@@ -61,7 +63,8 @@ class _Hand:
         device: str,
     ) -> None:
         self._workload, self._send, self._stopped, self._more, self._device = workload, send, stopped, more, device
-        self._groups: dict[Hashable, deque[Member]] = {}
+        #: by what they share for good, and by their pace
+        self._groups: dict[Place, deque[Member]] = {}
         self._alone: deque[tuple[Assignment, str]] = deque()
         self._said: set[str] = set()
         #: structures whose lanes may not differ in some floats, and how far they are parted: 1 or 2
@@ -107,10 +110,12 @@ class _Hand:
             self._queue(member)
 
     def _queue(self, member: Member) -> None:
-        level = self._parted.get(member.key, 0)
-        self._groups.setdefault((member.key, member.parted(level)), deque()).append(member)
+        self._groups.setdefault(self._place_of(member), deque()).append(member)
 
-    def _train_group(self, key: Hashable) -> None:
+    def _place_of(self, member: Member) -> Place:
+        return (member.key, member.parted(self._parted.get(member.key, 0))), member.pace
+
+    def _train_group(self, key: Place) -> None:
         queue = self._groups[key]
         with clean_process(self._workload.threads):
             load(self._workload.objective)  # its folder is on sys.path while it trains
@@ -123,24 +128,25 @@ class _Hand:
                 return
             queue.extendleft(reversed(waiting))
             if ended.over:
-                self._settle(ended, group, queue)
+                self._settle(ended, group)
             else:
                 self._say(group, [*group.members, *queue])
             while group.members:
                 ended = group.run_epoch(self._send)
-                self._settle(ended, group, queue)
+                self._settle(ended, group)
                 if ended.over:
                     break
                 self._take(self._more())
-                self._refill(group, queue)
+                self._refill(group, key)
         if not queue:
             self._groups.pop(key, None)
 
-    def _settle(self, ended: Ended, group: Group, queue: deque[Member]) -> None:
+    def _settle(self, ended: Ended, group: Group) -> None:
         """What an epoch could not go on with: too little memory, or an exception whose nobody knows."""
         if ended.too_large:
             self._most = max(1, len(ended.members) // 2)
-            queue.extendleft(reversed(ended.members))
+            for member in reversed(ended.members):
+                self._groups.setdefault(self._place_of(member), deque()).appendleft(member)
             reason = f"out of memory with {len(ended.members)} lanes"
             self._report(ended.members, f"{group.engine}", self._most, reason)
         elif ended.over:
@@ -148,21 +154,27 @@ class _Hand:
                 assignment = replace(member.assignment, from_epoch=member.course.epoch)
                 self._alone.append((assignment, ended.reason))
 
-    def _refill(self, group: Group, queue: deque[Member]) -> None:
+    def _refill(self, group: Group, key: Place) -> None:
+        """Fill free lanes with runs that wait; where lanes share their batches, with those of their pace."""
+        place = (key[0], group.members[0].pace) if group.members else key
+        queue = self._groups.get(place, deque())
         while queue and len(group.members) < min(self._most, group.slots):
             member = queue.popleft()
             try:
                 group.add(member)
             except CannotFuse as reason:
                 self._alone.append((member.assignment, str(reason)))
+        if not queue and place != key:
+            self._groups.pop(place, None)
 
-    def _part(self, members: Sequence[Member], key: Hashable, reason: str) -> None:
+    def _part(self, members: Sequence[Member], key: Place, reason: str) -> None:
         """Try again with lanes that differ in less; where they differ in nothing, each trains alone."""
         del self._groups[key]
         form = members[0].key
         level = self._parted.get(form, 0)
-        if level < 2 and len({member.parted(2) for member in members}) > 1:
-            self._parted[form] = level + 1
+        parted = self._place_of(members[0]) != key  # meanwhile, for the sake of others
+        if parted or (level < 2 and len({member.parted(2) for member in members}) > 1):
+            self._parted[form] = level if parted else level + 1
             for member in members:
                 self._queue(member)
             return

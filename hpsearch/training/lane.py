@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import torch
+from torch import Tensor
+
+from hpsearch.training.randomness import orders
 from hpsearch.training.recipe import Recipe
 from hpsearch.training.schedule import Rate
 
@@ -34,6 +38,16 @@ class Way:
     metrics: bool = True
     #: dropouts of one forward; None: not known yet
     dropouts: int | None = None
+
+
+def orders_of(lanes: Sequence[Lane], n: int, device: torch.device, *, shared: bool) -> Tensor:
+    """Each lane's order of n examples in its next epoch, (K, n); ``shared``: one order, which is that of all."""
+    seeds, epochs = [lane.seed for lane in lanes], [lane.epoch for lane in lanes]
+    if not shared:
+        return orders(seeds, epochs, n, device)
+    if len(set(zip(seeds, epochs, strict=True))) > 1:
+        raise RuntimeError("lanes that share their batches must have one seed and stand at one epoch")
+    return orders(seeds[:1], epochs[:1], n, device).expand(len(lanes), n)
 
 
 def widths() -> Iterator[int]:

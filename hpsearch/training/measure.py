@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from hpsearch.training.fused import FusedTraining
-from hpsearch.training.randomness import orders
 
 #: fewer lanes are not worth a measurement
 FEWEST = 8
@@ -51,8 +50,7 @@ def _seconds(trainings: Sequence[FusedTraining], k: int) -> float:
 def _try_step(training: FusedTraining, k: int) -> None:
     lanes, stack = training.lanes[:k], training.stack
     before = {name: rows.clone() for name, rows in stack.rest.items()}
-    train = training.parts.train
-    rows = orders([lane.seed for lane in lanes], [lane.epoch for lane in lanes], len(train.targets), training.device)
+    rows = training.orders(lanes)
     stack.form.train()
     leaves = stack.leaves(k)
     forward = training.forward(k)

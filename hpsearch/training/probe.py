@@ -20,7 +20,7 @@ from hpsearch.objective import Split
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane, Way
 from hpsearch.training.loss import loss_of
-from hpsearch.training.randomness import KeyedDropout, orders
+from hpsearch.training.randomness import KeyedDropout
 from hpsearch.training.stack import Rows
 from hpsearch.training.structure import attributes_of
 from hpsearch.training.worker import is_out_of_memory
@@ -70,8 +70,7 @@ def probe(training: FusedTraining, references: Mapping[int, nn.Module]) -> None:
     tried = [(k, references[k]) for k in sorted(references)]
     if len(training.lanes) == 1:
         tried.append((1, references[0]))  # what goes wrong in every lane but the first must show in its companion
-    rows = orders([lane.seed for lane in lanes], [lane.epoch for lane in lanes], *_examples(training))
-    rows = rows[:, : training.batch_size]
+    rows = training.orders(lanes)[:, : training.batch_size]
     try:
         losses, gradients = _train(training, lanes, rows, references, attributes)
         _same_attributes(stack.form, attributes)
@@ -93,11 +92,6 @@ def probe(training: FusedTraining, references: Mapping[int, nn.Module]) -> None:
     finally:
         for name, kept in before.items():
             stack.rest[name].copy_(kept)
-
-
-def _examples(training: FusedTraining) -> tuple[int, torch.device]:
-    targets = training.parts.train.targets
-    return len(targets), targets.device
 
 
 def _train(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hpsearch.errors import ObjectiveError, Paused
-from hpsearch.objective import Split, TrainingTask
+from hpsearch.objective import TrainingTask
 from hpsearch.space import Params
 from hpsearch.training.build import build, ready
 from hpsearch.training.course import Course, Orders, Outcome, Tell
@@ -22,6 +22,7 @@ from hpsearch.training.optim import Optimizer, Weights
 from hpsearch.training.randomness import Key, KeyedDropout, Purpose, permutation
 from hpsearch.training.recipe import ModelParams, Recipe, resolve
 from hpsearch.training.schedule import Rate
+from hpsearch.training.streaming import Part, batches, stretches
 
 
 @final
@@ -44,8 +45,8 @@ class Training:
         lr = self.rate.at(epoch)
         order = permutation(self._seed, Purpose.ORDER, epoch, len(split.targets), split.targets.device)
         self.model.train()
-        for rows in torch.split(order, self._recipe.batch_size):
-            inputs, targets = self._ready(split.inputs[rows]), split.targets[rows]
+        for rows, batch in batches(split, order, self._recipe.batch_size):
+            inputs, targets = self._ready(batch.inputs), batch.targets
             if self._task.augment is not None:
                 inputs = self._task.augment(inputs, Key(self._seed, epoch, rows))
             with KeyedDropout(self._seed, self.optimizer.steps):
@@ -106,15 +107,14 @@ class Training:
 
 @torch.no_grad()
 def evaluate(
-    task: TrainingTask, model: nn.Module, split: Split, ready: Callable[[Tensor], Tensor], prefix: str = "val"
+    task: TrainingTask, model: nn.Module, split: Part, ready: Callable[[Tensor], Tensor], prefix: str = "val"
 ) -> dict[str, float]:
     """``<prefix>_loss`` (the task's, never smoothed) and ``<prefix>_<metric>`` of a part, means over its examples."""
     model.eval()
     sums: dict[str, list[Tensor]] = {}
     sizes = []
-    for start in range(0, len(split.targets), VALIDATION_BATCH):
-        part = slice(start, start + VALIDATION_BATCH)
-        output, targets = model(ready(split.inputs[part])), split.targets[part]
+    for batch in stretches(split, VALIDATION_BATCH):
+        output, targets = model(ready(batch.inputs)), batch.targets
         numbers = {"loss": task.loss(output, targets), **task.metrics(output, targets)}
         for name, number in numbers.items():
             sums.setdefault(f"{prefix}_{name}", []).append(torch.as_tensor(number))

@@ -44,6 +44,8 @@ class Batch:
     numbers: Settings
     #: what else a lane's batch needs, (K, ...)
     extra: Mapping[str, Tensor]
+    #: inputs (B, ...) and targets (B, ...) of all lanes where data is streamed; else lanes gather their own by ``rows``
+    shared: tuple[Tensor, ...] = ()
 
 
 #: a batch -> the losses before its update, (K,)
@@ -228,6 +230,7 @@ def _copied(batch: Batch) -> Batch:
         masks=tree_map(torch.clone, list(batch.masks)),
         numbers=replace(batch.numbers, **copies),
         extra={name: tensor.clone() for name, tensor in batch.extra.items()},
+        shared=tuple(tensor.clone() for tensor in batch.shared),
     )
 
 
@@ -240,6 +243,7 @@ def _other(batch: Batch) -> Batch:
         masks=[(a ^ 1, b ^ 2) for a, b in batch.masks],
         numbers=replace(batch.numbers, **halves),
         extra={name: x / 2 if x.is_floating_point() else x + 1 for name, x in batch.extra.items()},
+        shared=tuple(x.flip(0) for x in batch.shared),
     )
 
 
@@ -249,5 +253,5 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 def _tensors(batch: Batch) -> list[Tensor]:
     numbers = [getattr(batch.numbers, f.name) for f in fields(batch.numbers)]
-    parts = [batch.rows, *tree_leaves(list(batch.masks)), *numbers, *batch.extra.values()]
+    parts = [batch.rows, *tree_leaves(list(batch.masks)), *numbers, *batch.extra.values(), *batch.shared]
     return [part for part in parts if isinstance(part, Tensor)]

@@ -29,6 +29,9 @@ class Task(hp.TrainingTask):
         inputs = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
         return hp.Data(inputs, (inputs[:, 0] > 0).long())
 
+class Streamed(Task):
+    stream = True
+
 class Noisy(nn.Linear):
     def forward(self, inputs):
         return super().forward(inputs) + 0.1 * torch.randn(2)
@@ -106,6 +109,14 @@ def test_what_parts_groups_and_why_others_train_alone(plan) -> None:
     many = 12 - sum(map(int, counts))
     assert alone[0].startswith(f"alone     {many} runs: the forward draws random numbers")
     assert [line[:10].strip() for line in alone[1:]] == [""]
+
+
+def test_streamed_data_parts_groups_by_their_seed(plan) -> None:
+    shown = plan("objective=task.py:Streamed", "seeds=[4, 7]")
+    assert shown[0] == "tried     all 4 runs of the first batch, in 2 groups by seed"
+    assert " ".join(" ".join(shown[1:5]).split()) == " ".join(
+        f"fused 2 runs, seed {seed}: 2 lanes, vmap on cpu: the data is streamed, one seed a group" for seed in (4, 7)
+    )
 
 
 def test_models_that_differ_and_runs_that_come_to_nothing(plan) -> None:
