@@ -216,7 +216,9 @@ class TrainingTask(ABC):
     split: ClassVar[tuple[float, float, float]] = (0.6, 0.2, 0.2)
     #: k: k-fold cross-validation over train and validation together; a run's value is the mean over the folds
     folds: ClassVar[int | None] = None
-    precision: ClassVar[Literal["float32", "float64"]] = "float32"
+    #: of weights, optimiser, data and loss; ``bfloat16`` is mixed precision: all these in float32, and the model's
+    #: forward, in training and validation, under ``torch.autocast`` (its output is cast back before loss and metrics)
+    precision: ClassVar[Literal["float32", "float64", "bfloat16"]] = "float32"
 
     @abstractmethod
     def model(self, params: Params) -> nn.Module:

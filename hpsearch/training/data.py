@@ -13,6 +13,7 @@ from torch import Tensor
 from hpsearch.errors import ObjectiveError
 from hpsearch.objective import Data, Split, TrainingTask
 from hpsearch.space import Params
+from hpsearch.training.precision import dtype_of
 from hpsearch.training.randomness import Purpose, permutation
 from hpsearch.training.recipe import ModelParams
 
@@ -127,10 +128,10 @@ def _folds(task: TrainingTask, indices: Tensor) -> Sequence[Tensor]:
 
 
 def _take(task: TrainingTask, data: Data, indices: Tensor, device: str) -> Split:
-    """Rows in rising order; floats in the task's precision, classes as int64; other inputs stay as they are."""
+    """Rows in rising order; floats in the weights' type, classes as int64; other inputs stay as they are."""
     rows = indices.sort().values.to(data.inputs.device)
     inputs, targets = data.inputs[rows], data.targets[rows.to(data.targets.device)]
-    dtype = getattr(torch, task.precision)
+    dtype = dtype_of(task)
     inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
     targets = targets.to(dtype if targets.is_floating_point() else torch.int64)
     return Split(inputs.to(device), targets.to(device))

@@ -25,6 +25,7 @@ from hpsearch.training.diagnostics import lane_norms, mean_by_rows
 from hpsearch.training.lane import Lane, Way, widths
 from hpsearch.training.loss import VALIDATION_BATCH, loss_of
 from hpsearch.training.optim import BUFFERS, Settings, corrections, settings, spread, update
+from hpsearch.training.precision import output_of
 from hpsearch.training.randomness import Key, Stream, mask_key, orders
 from hpsearch.training.recipe import Recipe
 from hpsearch.training.stack import Rows, Stack
@@ -40,7 +41,7 @@ class FusedTraining:
         task: what all lanes train.
         parts: on the lanes' device.
         recipe: of any lane; all have its optimizer and batch size, and clip or smooth labels all or none.
-        model: the form that all lanes share, on its device and in its precision.
+        model: the form that all lanes share, on its device and in the type of its weights.
         slots: how many lanes there can be.
     """
 
@@ -251,7 +252,7 @@ class FusedTraining:
         def train(model: Callable[..., Any], inputs: Tensor, targets: Tensor, extra: Mapping[str, Tensor]) -> Any:
             if self.way.augment:
                 inputs = self.prepared(inputs, extra)
-            output = model(inputs)
+            output = output_of(self.task, model, inputs, lanes=True)
             return loss(output, targets, extra.get("smoothing")) if self.way.loss else output
 
         over = self.stack.over_lanes(train, k)
@@ -336,7 +337,7 @@ class FusedTraining:
         self.stack.form.eval()
 
         def measure(model: Callable[..., Any], inputs: Tensor, targets: Tensor) -> Any:
-            output = model(inputs)
+            output = output_of(self.task, model, inputs, lanes=True)
             return self.numbers(output, targets) if self.way.metrics else output
 
         forward = self.stack.over_lanes(measure, k, shared=2, chunk=self._chunk(k))

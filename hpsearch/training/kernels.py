@@ -20,7 +20,7 @@ class _LaneLinear(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x = _aligned(x)
+        x, weight = _aligned(x), _aligned(weight)
         ctx.save_for_backward(x, weight)
         ctx.biased = bias is not None
         if bias is None:
@@ -113,7 +113,7 @@ def _aligned(x: Tensor) -> Tensor:
     """
     k, n, f = x.shape
     size, whole = n * f, 64 // x.element_size()
-    if size % whole == 0 or x.device.type != "cpu" or x.stride(0) == 0:
+    if x.stride(0) % whole == 0 or x.device.type != "cpu":
         return x
     rows = x.new_empty(k, -(-size // whole) * whole)[:, :size].view(k, n, f)
     return rows.copy_(x)
