@@ -135,6 +135,9 @@ _KERNELS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     functional.embedding: embedding,
     functional.normalize: normalize,
     functional.linear: kernels.linear,
+    functional.conv1d: kernels.convolution,
+    functional.conv2d: kernels.convolution,
+    functional.conv3d: kernels.convolution,
     functional.cross_entropy: kernels.cross_entropy,
 }
 

@@ -170,7 +170,7 @@ def random(*shape, seed=0):
 
 X, W, B = random(3, 8, 6), random(3, 6, 6, seed=1), random(3, 6, seed=2)
 C, CW = random(3, 4, 6, 8, 8, seed=3), random(3, 6, 6, 3, 3, seed=4)
-Y = torch.arange(8) % 6
+Y, S = torch.arange(8) % 6, random(5, 6, 9, seed=5)
 FUNCTIONS = {
     "linear": lambda x, w, b, c, v: functional.linear(x, w, b),
     "linear without bias": lambda x, w, b, c, v: functional.linear(input=x, weight=w),
@@ -180,6 +180,8 @@ FUNCTIONS = {
     "addmm": lambda x, w, b, c, v: torch.addmm(b, x, w),
     "baddbmm": lambda x, w, b, c, v: torch.baddbmm(b, x[None], w[None]),
     "conv2d": lambda x, w, b, c, v: functional.conv2d(c, v, b),
+    "conv2d in groups": lambda x, w, b, c, v: functional.conv2d(c, v[:, :3], b, 2, "valid", 1, 2),
+    "conv1d of shared inputs": lambda x, w, b, c, v: functional.conv1d(S, v[..., 0], b, padding=1),
     "conv_transpose2d": lambda x, w, b, c, v: functional.conv_transpose2d(c, v, b),
     "batch_norm": lambda x, w, b, c, v: functional.batch_norm(functional.conv2d(c, v), None, None, b, b, True),
     "group_norm": lambda x, w, b, c, v: functional.group_norm(functional.conv2d(c, v), 2, b, b),
