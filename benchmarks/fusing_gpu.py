@@ -10,8 +10,8 @@ fused K            ``hpsearch`` with K lanes, as a worker trains them, after the
                    validation on 10,000 images, norms and reports, which the plain loops do without
 study              ``hpsearch run`` of 1,024 runs of 5 epochs, from the command to the prompt
 
-float32: no tf32 anywhere; tf32: in matrix products and convolutions; bf16: autocast, weights in float32 (of fused
-lanes by the model's own autocast, since ``TrainingTask.precision`` does not offer it).
+float32: no tf32 anywhere; tf32: in matrix products and convolutions; bf16: ``TrainingTask.precision = "bfloat16"``,
+the forward under autocast, weights in float32; the plain loops by the same function.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from threading import BrokenBarrierError
@@ -40,12 +41,13 @@ from torch.nn import functional
 from hpsearch.objective import ObjectiveAddress, TrainingTask
 from hpsearch.training.data import prepare
 from hpsearch.training.load import load
+from hpsearch.training.precision import output_of
 from hpsearch.training.recipe import ModelParams
 
 HERE = Path(__file__).parent
 PRECISIONS = ("float32", "tf32", "bf16")
-#: task -> its name with float32 weights and activations, and with autocast
-TASKS = {"mlp": ("MLP", "AutocastMLP"), "cnn": ("CNN", "AutocastCNN")}
+#: task -> its name in float32, and in mixed precision
+TASKS = {"mlp": ("MLP", "MixedMLP"), "cnn": ("CNN", "MixedCNN")}
 #: seconds that a plain loop is timed, after a warm-up of so many steps; steps between two looks at the clock
 TIMED_S, WARM, CHUNK = 5.0, 50, 100
 #: seconds that a row may take
@@ -107,6 +109,7 @@ class Plain:
         task = load(row.address)
         assert isinstance(task, TrainingTask)
         self.device = torch.device(row.device)
+        self._output = partial(output_of, task)
         part = prepare(task, 0, row.device, ModelParams(params))[0]
         self._split, self._transform = part.train, part.transform
         self.model = task.model(params).to(self.device).train()
@@ -124,7 +127,7 @@ class Plain:
         """Of a batch."""
         inputs = self._split.inputs[rows]
         inputs = inputs if self._transform is None else self._transform(inputs)
-        return functional.cross_entropy(self.model(inputs), self._split.targets[rows])
+        return functional.cross_entropy(self._output(self.model, inputs), self._split.targets[rows])
 
     def step(self, loss: Callable[[Tensor], Tensor], rows: Tensor) -> None:
         """One update."""

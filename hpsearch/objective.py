@@ -217,7 +217,9 @@ class TrainingTask(ABC):
     split: ClassVar[tuple[float, float, float]] = (0.6, 0.2, 0.2)
     #: k: k-fold cross-validation over train and validation together; a run's value is the mean over the folds
     folds: ClassVar[int | None] = None
-    precision: ClassVar[Literal["float32", "float64"]] = "float32"
+    #: of weights, optimiser, data and loss; ``bfloat16`` is mixed precision: all these in float32, and the model's
+    #: forward, in training and validation, under ``torch.autocast`` (its output is cast back before loss and metrics)
+    precision: ClassVar[Literal["float32", "float64", "bfloat16"]] = "float32"
     #: True: leave the data where it is, in memory or in a mapped file, and bring each batch to the device, where runs
     #: of one seed share it; False: copy all of it there once; None: copy what takes up to half of a GPU's free memory
     #: (on the CPU a quarter, as there are other workers)

@@ -3,12 +3,13 @@
 A run is trained as it was: by the solo loop, or as a lane, now the only one. On a CPU both give the same bits on the
 same machine with the same software. A lane on a GPU is promised within a tolerance only: kernels differ in the last
 bits with the number of lanes, and what they give feeds the next batch. Two numbers are equal within a tolerance t
-(1e-4 by default) where they differ by at most
+(1e-4 by default, 1e-2 for runs in mixed precision) where they differ by at most
 
     t * max(|stored|, |now|, 0.01)       losses (names with "loss") and "lr": relative, for a float32 loss is made of
                                          numbers of size 1, so that below 0.01 its last bits are absolute
     100 * t * max(|stored|, |now|, 1)    every other metric: those that count examples move in steps of 1/n, and an
-                                         example at the border may fall on either side (one of a hundred, by default)
+                                         example at the border may fall on either side (one of a hundred, by default;
+                                         at most one of ten, unless losses may differ by more)
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ from hpsearch.study import Study
 from hpsearch.trial import Environment, EpochReport, Finished, Lost, PausedReport, Report, Run, RunKey, State
 
 TOLERANCE = 1e-4
+#: of runs whose forward computes in bfloat16, where one rounding is 4e-3
+MIXED_TOLERANCE = 1e-2
 #: a loss below this is compared as if it were as large
 SMALL_LOSS = 0.01
 #: how much more than a loss a metric that may count examples may differ
 COUNTS = 100.0
+#: the most that such a metric may differ where a loss may differ less
+MOST_COUNTED = 0.1
 
 #: (epoch, metric) -> number; epoch None: the run's value
 Points = Mapping[tuple[int | None, str], float]
@@ -89,6 +94,8 @@ class Comparison:
 
     run: RunKey
     sameness: Sameness
+    #: it was compared with
+    tolerance: float = TOLERANCE
     #: the largest (as a part of what is allowed) where equal within tolerance, the first beyond it where it differs
     difference: Difference | None = None
     #: how it ended now and then, where that is not the same; why it could not be repeated
@@ -116,6 +123,11 @@ def rung(engine: str) -> tuple[str, str]:
     """``vmap, cpu, 64 lanes`` -> ("vmap", "cpu"); ("", "") where nobody said."""
     kind, _, rest = engine.partition(", ")
     return kind, rest.partition(", ")[0]
+
+
+def tolerance_of(engine: str) -> float:
+    """What a run that was trained so is compared with by default."""
+    return MIXED_TOLERANCE if engine.endswith(", bfloat16") else TOLERANCE
 
 
 def stored_runs(archive: Archive, study: str, keys: Sequence[RunKey]) -> list[StoredRun]:
@@ -154,7 +166,7 @@ def rerun(
     allow_changed_code: bool = False,
     workers: int | None = None,
     device: str | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     on_done: Callable[[Comparison], None] = lambda comparison: None,
 ) -> list[Comparison]:
     """Train these runs again, each alone in a process of its own, and compare; a pruned one to its last epoch only.
@@ -166,7 +178,7 @@ def rerun(
         allow_changed_code: go on though the training code has changed, and say so of every run.
         workers: how many at once; None: one a CUDA device, or one a core.
         device: ``auto``, ``cpu``, ``cuda`` ...; None: the CPU where all of them were trained on it, else ``auto``.
-        tolerance: at least 0; this file's head says of what.
+        tolerance: at least 0; this file's head says of what. None: by the precision that a run was trained in.
         on_done: is told of each run as it ends.
 
     Returns:
@@ -216,7 +228,7 @@ class _Listener:
         self,
         study: Study,
         stored: Sequence[StoredRun],
-        tolerance: float,
+        tolerance: float | None,
         on_done: Callable[[Comparison], None],
         code: str,
     ) -> None:
@@ -240,7 +252,8 @@ class _Listener:
     def _compare(self, stored: StoredRun, last: Finished | PausedReport | Lost) -> Comparison:
         run, ended = stored.run, last if isinstance(last, Finished) else None
         before = _stored_points(stored, self._metric)
-        found, worst = compare(before, self._points_now(stored, last), self._tolerance, self._metric)
+        tolerance = tolerance_of(run.engine) if self._tolerance is None else self._tolerance
+        found, worst = compare(before, self._points_now(stored, last), tolerance, self._metric)
         ending = _ending(run, last)
         if isinstance(last, Lost) or (ended and ended.state in (State.FAILED, State.CANCELLED)):
             found, worst = Sameness.NOT_REPEATED, None
@@ -250,6 +263,7 @@ class _Listener:
         return Comparison(
             run=run.key,
             sameness=found,
+            tolerance=tolerance,
             difference=worst,
             ending=ending,
             error=ended.error if ended else "",
@@ -310,8 +324,9 @@ def is_loss(metric: str) -> bool:
 def _share(metric: str, a: float | None, b: float | None, tolerance: float) -> float:
     if a is None or b is None:
         return math.inf
-    factor, small = (1.0, SMALL_LOSS) if is_loss(metric) else (COUNTS, 1.0)
-    allowed = factor * tolerance * max(abs(a), abs(b), small)
+    counted = max(tolerance, min(COUNTS * tolerance, MOST_COUNTED))
+    part, small = (tolerance, SMALL_LOSS) if is_loss(metric) else (counted, 1.0)
+    allowed = part * max(abs(a), abs(b), small)
     return abs(a - b) / allowed if allowed else math.inf
 
 

@@ -226,7 +226,7 @@ class Finished:
     sealed: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     worker: str = ""
-    #: how it was trained: ``vmap, cpu, 64 lanes``; ``solo, cpu``
+    #: how it was trained: ``vmap, cpu, 64 lanes``; ``solo, cpu``; ``solo, cuda:0, bfloat16``
     engine: str = ""
     environment: Environment | None = None
 

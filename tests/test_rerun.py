@@ -392,6 +392,20 @@ def test_the_first_epoch_beyond_the_tolerance_is_the_one_named(
     assert compare(now, stored, 1e-3)[0] is found
 
 
+def test_a_run_in_bfloat16_is_compared_with_a_tolerance_of_its_own(folder: Path) -> None:
+    tamper(folder, "net", GOOD, 0, "val_loss", "* 1.005")
+    assert repeat(folder, "net", [GOOD])[GOOD].sameness is Sameness.DIFFERS
+    sql(folder, "UPDATE run SET engine = 'vmap + graph, cuda:0, 64 lanes, bfloat16'")
+    assert repeat(folder, "net", [GOOD])[GOOD].sameness is Sameness.CLOSE
+    assert repeat(folder, "net", [GOOD], tolerance=1e-3)[GOOD].sameness is Sameness.DIFFERS
+
+
+@pytest.mark.parametrize(("tolerance", "allowed"), [(1e-4, 0.01), (1e-2, 0.1), (0.5, 0.5)])
+def test_a_metric_that_counts_may_differ_by_a_tenth_at_most(tolerance: float, allowed: float) -> None:
+    for part, found in [(0.99, Sameness.CLOSE), (1.01, Sameness.DIFFERS)]:
+        assert compare({(0, "accuracy"): 0.9}, {(0, "accuracy"): 0.9 - part * allowed}, tolerance)[0] is found
+
+
 def test_nothing_may_differ_at_tolerance_zero() -> None:
     a = {(0, "val_loss"): 0.1 + 0.2}
     assert compare(a, {(0, "val_loss"): 0.3}, 0.0)[0] is Sameness.DIFFERS

@@ -41,7 +41,7 @@ DIGITS = range(4, 18)
 def rerun(
     *addresses: str,
     verify: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    tolerance: float = 1e-4,
+    tolerance: Annotated[float | None, Parameter(show_default=False)] = None,
     workers_: Annotated[int | None, Parameter(name="--workers")] = None,
     device_: Annotated[str | None, Parameter(name="--device")] = None,
     allow_changed_code: Annotated[bool, Parameter(negative="", show_default=False)] = False,
@@ -58,7 +58,8 @@ def rerun(
     Args:
         addresses: study/trial/seed, study/trial (all its runs) or study (all runs that did not fail); one or more.
         verify: Exit with code 5 where a run differs beyond the tolerance, or could not be repeated.
-        tolerance: How much losses and lr may differ, relatively; other metrics 100 times as much. 0: not at all.
+        tolerance: How much losses and lr may differ, relatively; other metrics 100 times as much (at most a tenth,
+            unless losses may differ by more). 0: not at all. Default: 1e-4; 1e-2 for runs in bfloat16.
         workers_: Worker processes; default: one a CUDA device, or one a core.
         device_: auto, cpu, cuda, cuda:1 ...; default: cpu for runs that were trained on it, else auto.
         allow_changed_code: Go on though the training code has changed.
@@ -69,7 +70,7 @@ def rerun(
 
     if not addresses:
         raise UsageError("rerun needs a run, or more", hint="hpsearch rerun digits/12, or digits/12/0")
-    if not 0 <= tolerance < math.inf:
+    if tolerance is not None and not 0 <= tolerance < math.inf:
         raise UsageError(f"--tolerance: must be at least 0, not {tolerance}")
     archive = open_archive(common.database)
     wanted = _keys(archive, [parse(address) for address in addresses], quiet=common.quiet)
@@ -92,11 +93,13 @@ def rerun(
         )
         found += [(f"{study.name}/{each.run}", each) for each in again]
     if common.json:
-        out_json({"schema": 1, "tolerance": tolerance, "runs": [_json(address, each) for address, each in found]})
+        out_json(
+            {"schema": 1, "tolerance": _tolerance(found), "runs": [_json(address, each) for address, each in found]}
+        )
     elif not common.quiet:
         _summary([each for _, each in found])
     if verify:
-        _check(found, tolerance)
+        _check(found)
 
 
 def _keys(archive: Archive, addresses: Sequence[Address], *, quiet: bool) -> list[tuple[StudySummary, list[RunKey]]]:
@@ -205,14 +208,22 @@ def _summary(found: Sequence[Comparison]) -> None:
     say(", ".join(f"{count} {sameness}" for sameness, count in sorted(counts.items())))
 
 
-def _check(found: Sequence[tuple[str, Comparison]], tolerance: float) -> None:
+def _tolerance(found: Sequence[tuple[str, Comparison]]) -> float:
+    """The largest that was allowed."""
+    return max(each.tolerance for _, each in found)
+
+
+def _check(found: Sequence[tuple[str, Comparison]]) -> None:
     from hpsearch.rerun import Sameness
 
     bad = [address for address, each in found if each.sameness not in (Sameness.BIT_EQUAL, Sameness.CLOSE)]
     if bad:
         named = ", ".join(bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
-        what = f"{len(bad)} of {len(found)} runs cannot be confirmed within {tolerance:g}: {named}"
+        what = f"{len(bad)} of {len(found)} runs cannot be confirmed within {_tolerance(found):g}: {named}"
         raise CheckError(what, hint="what differs is above; --tolerance allows more")
+
+
+_PLAIN = ("tolerance", "ending", "error", "engine", "engine_now", "changed", "seconds")
 
 
 def _json(address: str, done: Comparison) -> dict[str, Any]:
@@ -222,5 +233,5 @@ def _json(address: str, done: Comparison) -> dict[str, Any]:
         "run": address,
         "result": done.sameness,
         **{name: getattr(worst, name) if worst else None for name in names},
-        **{name: getattr(done, name) for name in ("ending", "error", "engine", "engine_now", "changed", "seconds")},
+        **{name: getattr(done, name) for name in _PLAIN},
     }

@@ -39,6 +39,8 @@ class LiveRun(ActiveRun):
         self.last_epoch: int | None = None
         self.best: tuple[float, int] | None = None
         self.sealed: dict[str, float] = {}
+        #: how it is trained, as ``Finished.engine`` says it
+        self.engine = f"solo, {device}"
         #: why the run is to end; kept, since training code may swallow what ``report`` raises
         self.ending: Stopped | None = None
         self._metric, self._direction = workload.metric, Direction(workload.direction)

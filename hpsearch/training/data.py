@@ -13,6 +13,7 @@ from torch import Tensor
 from hpsearch.errors import ObjectiveError
 from hpsearch.objective import Data, Split, TrainingTask
 from hpsearch.space import Params
+from hpsearch.training.precision import dtype_of
 from hpsearch.training.randomness import Purpose, permutation
 from hpsearch.training.recipe import ModelParams
 from hpsearch.training.streaming import Part, Streamed, StreamedRows, is_streamed
@@ -148,7 +149,7 @@ def _take(task: TrainingTask, data: Data, indices: Tensor, device: str, streamed
 
 def _dtypes(task: TrainingTask, data: Data) -> tuple[torch.dtype, torch.dtype]:
     """In which inputs and targets are trained on."""
-    dtype: torch.dtype = getattr(torch, task.precision)
+    dtype = dtype_of(task)
     return (
         dtype if data.inputs.is_floating_point() else data.inputs.dtype,
         dtype if data.targets.is_floating_point() else torch.int64,

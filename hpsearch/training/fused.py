@@ -22,9 +22,10 @@ from hpsearch.objective import TrainingTask
 from hpsearch.training.build import ready
 from hpsearch.training.data import Parts
 from hpsearch.training.diagnostics import lane_norms, means_by_rows
-from hpsearch.training.lane import Lane, Way, orders_of, widths
+from hpsearch.training.lane import Lane, Way, orders_of, settings_of, widths
 from hpsearch.training.loss import VALIDATION_BATCH, loss_of
-from hpsearch.training.optim import BUFFERS, Settings, corrections, settings, spread, update
+from hpsearch.training.optim import BUFFERS, Settings, update
+from hpsearch.training.precision import output_of
 from hpsearch.training.randomness import Key, Stream, mask_key
 from hpsearch.training.recipe import Recipe
 from hpsearch.training.stack import Rows, Stack
@@ -41,7 +42,7 @@ class FusedTraining:
         task: what all lanes train.
         parts: on the lanes' device.
         recipe: of any lane; all have its optimizer and batch size, and clip or smooth labels all or none.
-        model: the form that all lanes share, on its device and in its precision.
+        model: the form that all lanes share, on its device and in the type of its weights.
         slots: how many lanes there can be.
     """
 
@@ -273,7 +274,7 @@ class FusedTraining:
         def train(model: Callable[..., Any], extra: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Any:
             if self.way.augment and not streamed:
                 inputs = self.prepared(inputs, extra)
-            output = model(inputs)
+            output = output_of(self.task, model, inputs, lanes=True)
             return loss(output, targets, extra.get("smoothing")) if self.way.loss else output
 
         over = self.stack.over_lanes(train, k, shared=2 if streamed else 0)
@@ -327,22 +328,11 @@ class FusedTraining:
 
     def _settings(self, lanes: Sequence[Lane], count: int) -> list[Settings]:
         """The numbers of the next ``count`` updates, (K, 1) each."""
-        recipes = [lane.recipe for lane in lanes]
-        rates = [lane.rate.at(lane.epoch) for lane in lanes]
 
-        def form(numbers: Sequence[float]) -> Tensor:
+        def form(numbers: Sequence[Any]) -> Tensor:
             return torch.tensor(numbers, dtype=torch.float64).to(self.device, self._dtype)[..., None]
 
-        first = settings(recipes, rates, [lane.steps + 1 for lane in lanes], form)
-        first = spread(first, self.stack.penalised)
-        if not self.optimizer.startswith("adam"):
-            return [first] * count
-        pairs = [
-            [corrections(lane.recipe, rate, lane.steps + t) for lane, rate in zip(lanes, rates, strict=True)]
-            for t in range(1, count + 1)
-        ]
-        lr, second = form([[p[0] for p in row] for row in pairs]), form([[p[1] for p in row] for row in pairs])  # type: ignore[misc]
-        return [replace(first, lr=lr[t], correction2=second[t]) for t in range(count)]
+        return settings_of(lanes, count, self.stack.penalised, form)
 
     def backward(self, loss: Tensor, leaves: Rows, k: int) -> None:
         """The gradient of each lane's loss into ``gradient``."""
@@ -361,7 +351,7 @@ class FusedTraining:
         self.stack.form.eval()
 
         def measure(model: Callable[..., Any], inputs: Tensor, targets: Tensor) -> Any:
-            output = model(inputs)
+            output = output_of(self.task, model, inputs, lanes=True)
             return self.numbers(output, targets) if self.way.metrics else output
 
         forward = self.stack.over_lanes(measure, k, shared=2, chunk=self._chunk(k))

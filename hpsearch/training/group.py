@@ -22,6 +22,7 @@ from hpsearch.training.data import Parts, prepare
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane, Way
 from hpsearch.training.measure import lanes_that_pay
+from hpsearch.training.precision import dtype_of, noted
 from hpsearch.training.probe import RANDOM, CannotFuse, explain, generators, probe
 from hpsearch.training.recipe import ModelParams, Recipe, resolve
 from hpsearch.training.schedule import Rate
@@ -109,11 +110,10 @@ def prepare_member(
     orders = worker.orders_of(active, workload)
     recipe, given = resolve(task, active.params), ModelParams(active.params)
     parts = prepare(task, workload.seed, device, given)
-    dtype: torch.dtype = getattr(torch, task.precision)
     models = []
     for part in parts:
         before = dict(vars(task))
-        models.append(build(task, given, part, active.seed).to(device, dtype))
+        models.append(build(task, given, part, active.seed).to(device, dtype_of(task)))
         changed = [name for name, value in vars(task).items() if before.get(name) is not value]
         if changed:
             raise CannotFuse(f"{type(task).__name__}.model changes the task ({', '.join(changed)})")
@@ -358,7 +358,7 @@ class Group:
     def _signed(self, last: worker.Last, member: Member) -> worker.Last:
         # Kernels of a batch that lanes share may round in another way: a convolution's do.
         how = f"{self.engine}{' + stream' * member.parts[0].streamed}"
-        engine = f"{how}, {self._device}, {self._lanes} lane{'s' * (self._lanes > 1)}"
+        engine = noted(f"{how}, {self._device}, {self._lanes} lane{'s' * (self._lanes > 1)}", member.task)
         return worker.signed(last, member.active, member.seconds, self._workload, engine)
 
     def _broken(self, error: Exception, saved: Sequence[Mapping[str, Any]]) -> Ended:

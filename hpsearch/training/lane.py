@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from hpsearch.training.optim import Settings, corrections, settings, spread
 from hpsearch.training.randomness import orders
 from hpsearch.training.recipe import Recipe
 from hpsearch.training.schedule import Rate
@@ -48,6 +49,22 @@ def orders_of(lanes: Sequence[Lane], n: int, device: torch.device, *, shared: bo
     if len(set(zip(seeds, epochs, strict=True))) > 1:
         raise RuntimeError("lanes that share their batches must have one seed and stand at one epoch")
     return orders(seeds[:1], epochs[:1], n, device).expand(len(lanes), n)
+
+
+def settings_of(
+    lanes: Sequence[Lane], count: int, penalised: Tensor, form: Callable[[Sequence[Any]], Tensor]
+) -> list[Settings]:
+    """The numbers of the lanes' next ``count`` updates, (K, 1) each; ``form`` makes (..., 1) of numbers (...)."""
+    recipes, rates = [lane.recipe for lane in lanes], [lane.rate.at(lane.epoch) for lane in lanes]
+    first = spread(settings(recipes, rates, [lane.steps + 1 for lane in lanes], form), penalised)
+    if not recipes[0].optimizer.startswith("adam"):
+        return [first] * count
+    pairs = [
+        [corrections(lane.recipe, rate, lane.steps + t) for lane, rate in zip(lanes, rates, strict=True)]
+        for t in range(1, count + 1)
+    ]
+    lr, second = form([[p[0] for p in row] for row in pairs]), form([[p[1] for p in row] for row in pairs])
+    return [replace(first, lr=lr[t], correction2=second[t]) for t in range(count)]
 
 
 def widths() -> Iterator[int]:

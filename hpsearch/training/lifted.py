@@ -85,13 +85,13 @@ def rms_norm(input: Tensor, normalized_shape: list[int], weight: Tensor | None =
 def leaky_relu(input: Tensor, negative_slope: Any = 0.01, inplace: bool = False) -> Tensor:
     """Maas et al., ICML 2013."""
     x = input.clone() if inplace else input
-    return _put(torch.where(x > 0, x, x * negative_slope.to(x.dtype)), input, inplace)
+    return _put(torch.where(x > 0, x, _scaled(x, negative_slope)), input, inplace)
 
 
 def elu(input: Tensor, alpha: Any = 1.0, inplace: bool = False) -> Tensor:
     """Clevert et al., arXiv:1511.07289, eq. 15."""
     x = input.clone() if inplace else input
-    return _put(torch.where(x > 0, x, torch.expm1(x.clamp(max=0)) * alpha.to(x.dtype)), input, inplace)
+    return _put(torch.where(x > 0, x, _scaled(torch.expm1(x.clamp(max=0)), alpha).to(x.dtype)), input, inplace)
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, *args: Any, **kwargs: Any) -> Tensor:
@@ -105,6 +105,12 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, *ar
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
+
+
+def _scaled(x: Tensor, number: Tensor) -> Tensor:
+    """x times a lane's number, which bfloat16 would round before."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return (x.to(wide) * number.to(wide)).to(x.dtype)
 
 
 def _put(output: Tensor, input: Tensor, inplace: bool) -> Tensor:
@@ -129,6 +135,9 @@ _KERNELS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     functional.embedding: embedding,
     functional.normalize: normalize,
     functional.linear: kernels.linear,
+    functional.conv1d: kernels.convolution,
+    functional.conv2d: kernels.convolution,
+    functional.conv3d: kernels.convolution,
     functional.cross_entropy: kernels.cross_entropy,
 }
 

@@ -10,6 +10,7 @@ from typing import Any, final, get_args
 from hpsearch.errors import ObjectiveError
 from hpsearch.objective import RESERVED, SCHEDULES, TEXTBOOK, OptimizerName, Schedule, TrainingTask
 from hpsearch.space import Params, Value
+from hpsearch.training.precision import dtype_of
 
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 #: reserved param -> the optimizers that read it; the others are read by all
@@ -90,8 +91,10 @@ def resolve(task: TrainingTask, params: Params) -> Recipe:
     """The recipe of a trial.
 
     Raises:
-        ObjectiveError: an unknown optimizer or schedule, a value out of its range, or a param that nobody reads.
+        ObjectiveError: an unknown optimizer, schedule or precision, a value out of its range, a param that nobody
+            reads.
     """
+    dtype_of(task)  # says what is wrong with it
     given: dict[str, Any] = {name: params.get(name, getattr(task, name)) for name in RESERVED}
     optimizer = given["optimizer"]
     if optimizer not in OPTIMIZERS:

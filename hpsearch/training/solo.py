@@ -19,6 +19,7 @@ from hpsearch.training.data import Parts, prepare
 from hpsearch.training.diagnostics import layer_norms, mean_by_rows
 from hpsearch.training.loss import VALIDATION_BATCH, loss_of
 from hpsearch.training.optim import Optimizer, Weights
+from hpsearch.training.precision import dtype_of, output_of
 from hpsearch.training.randomness import Key, KeyedDropout, Purpose, permutation
 from hpsearch.training.recipe import ModelParams, Recipe, resolve
 from hpsearch.training.schedule import Rate
@@ -31,9 +32,9 @@ class Training:
 
     def __init__(self, task: TrainingTask, params: ModelParams, recipe: Recipe, parts: Parts, orders: Orders) -> None:
         self._task, self._recipe, self._parts, self._seed = task, recipe, parts, orders.seed
-        self._dtype: torch.dtype = getattr(torch, task.precision)
-        self._ready = partial(ready, parts, self._dtype)
-        self.model = build(task, params, parts, orders.seed).to(orders.device, self._dtype)
+        dtype = dtype_of(task)
+        self._ready = partial(ready, parts, dtype)
+        self.model = build(task, params, parts, orders.seed).to(orders.device, dtype)
         self.weights = Weights(self.model)
         self.optimizer = Optimizer(recipe, self.weights)
         self.rate = Rate(recipe.schedule, recipe.lr, recipe.epochs)
@@ -50,7 +51,7 @@ class Training:
             if self._task.augment is not None:
                 inputs = self._task.augment(inputs, Key(self._seed, epoch, rows))
             with KeyedDropout(self._seed, self.optimizer.steps):
-                output = self.model(inputs)
+                output = output_of(self._task, self.model, inputs)
             smoothing = self._recipe.label_smoothing or None
             loss = loss_of(self._task, output, targets, smoothing)
             self.weights.gradient.zero_()
@@ -114,7 +115,7 @@ def evaluate(
     sums: dict[str, list[Tensor]] = {}
     sizes = []
     for batch in stretches(split, VALIDATION_BATCH):
-        output, targets = model(ready(batch.inputs)), batch.targets
+        output, targets = output_of(task, model, ready(batch.inputs)), batch.targets
         numbers = {"loss": task.loss(output, targets), **task.metrics(output, targets)}
         for name, number in numbers.items():
             sums.setdefault(f"{prefix}_{name}", []).append(torch.as_tensor(number))

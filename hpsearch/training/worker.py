@@ -23,6 +23,7 @@ from hpsearch.training.course import Orders, Outcome
 from hpsearch.training.environment import environment
 from hpsearch.training.guard import clean_process, seed_everything
 from hpsearch.training.load import TrainingFunction, load
+from hpsearch.training.precision import noted
 from hpsearch.training.recipe import resolve
 from hpsearch.training.solo import train
 from hpsearch.trial import Direction, Finished, PausedReport, Report, State
@@ -67,7 +68,7 @@ def execute(
     active = LiveRun(assignment, workload, send=send, stopped=stopped, device=device)
     with clean_process(workload.threads):
         last = _attempt(active, workload)
-    send(signed(last, active, time.perf_counter() - started, workload, f"solo, {device}"))
+    send(signed(last, active, time.perf_counter() - started, workload, active.engine))
 
 
 def found(device: str) -> str:
@@ -127,6 +128,7 @@ def _attempt(active: LiveRun, workload: Workload) -> Finished | PausedReport:
 
 def _train(task: TrainingTask, active: LiveRun, workload: Workload) -> Outcome:
     epochs = resolve(task, active.params).epochs
+    active.engine = noted(active.engine, task)
     began, limit = time.monotonic(), workload.timeout_s
 
     def tell(epoch: int, metrics: Mapping[str, float], layers: Mapping[str, tuple[float, float]]) -> None:

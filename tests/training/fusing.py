@@ -128,6 +128,22 @@ class Words32(Words):
     precision = "float32"
 
 
+class MLP16(MLP):
+    precision = "bfloat16"
+
+
+class CNN16(CNN):
+    precision = "bfloat16"
+
+
+class Transformer16(Transformer):
+    precision = "bfloat16"
+
+
+class Words16(Words):
+    precision = "bfloat16"
+
+
 @final
 @dataclass
 class Told:

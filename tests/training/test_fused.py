@@ -7,18 +7,23 @@ import torch
 from torch import nn
 
 from hpsearch.objective import Data, Plateau, Step, TrainingTask
+from hpsearch.training.precision import dtype_of
 from hpsearch.training.randomness import Purpose, permutation
 from hpsearch.training.recipe import OPTIMIZERS
 from tests.training.fusing import (
     CNN,
+    CNN16,
     CNN32,
     MLP,
+    MLP16,
     MLP32,
     ROWS,
     STEPS,
     Transformer,
+    Transformer16,
     Transformer32,
     Words,
+    Words16,
     Words32,
     alone,
     assert_same,
@@ -100,7 +105,11 @@ def test_fifty_steps_of_a_lane_alone(tmp_path, task):
 
 @pytest.mark.parametrize(
     ("task", "tolerance"),
-    [*[(task, 1e-10) for task in TASKS], *[(task, 1e-5) for task in (MLP32, CNN32, Transformer32, Words32)]],
+    [
+        *[(task, 1e-10) for task in TASKS],
+        *[(task, 1e-5) for task in (MLP32, CNN32, Transformer32, Words32)],
+        *[(task, 1e-2) for task in (MLP16, CNN16, Transformer16, Words16)],
+    ],
 )
 def test_gradients_of_one_step(tmp_path, task, tolerance):
     """Of an epoch of one step, where the velocity is the gradient."""
@@ -117,14 +126,14 @@ def test_gradients_of_one_step(tmp_path, task, tolerance):
         assert gap(ours["buffers"]["velocity"], theirs["buffers"]["velocity"]) <= tolerance
 
 
-@pytest.mark.parametrize("task", [*TASKS, MLP32, CNN32])
+@pytest.mark.parametrize("task", [*TASKS, MLP32, CNN32, CNN16])
 def test_initial_weights_are_the_factorys_to_the_bit(tmp_path, task):
     runs = assignments([{"lr": 0.0, "dropout": 0.1 * k} for k in range(7)], until=1)
     lanes, solo = together(task, tmp_path / "lanes", runs), alone(task, tmp_path / "solo", runs)
     assert is_fused(lanes, 7)
     for run in runs:
         torch.manual_seed(run.run.seed)
-        made = task().model(run.params).to(getattr(torch, task.precision))
+        made = task().model(run.params).to(dtype_of(task()))
         ours, theirs = (told.checkpoint(run.run)["model"] for told in (lanes, solo))
         for name, parameter in made.named_parameters():
             assert torch.equal(ours[name], parameter), name

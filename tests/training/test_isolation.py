@@ -11,11 +11,15 @@ from hpsearch.objective import Data, Plateau, Step
 from hpsearch.trial import EpochReport, RunKey, State
 from tests.training.fusing import (
     CNN,
+    CNN16,
     CNN32,
     MLP,
+    MLP16,
     MLP32,
     Small,
+    Transformer16,
     Transformer32,
+    Words16,
     Words32,
     alone,
     assert_same,
@@ -49,7 +53,10 @@ def assert_bit_equal(one, other):
 
 @pytest.mark.parametrize(
     ("task", "optimizer"),
-    [(MLP32, "momentum"), (MLP32, "adam"), (CNN32, "adam"), (Transformer32, "momentum"), (Words32, "rmsprop")],
+    [
+        *[(MLP32, "momentum"), (MLP32, "adam"), (CNN32, "adam"), (Transformer32, "momentum"), (Words32, "rmsprop")],
+        *[(MLP16, "momentum"), (CNN16, "adam"), (Transformer16, "momentum"), (Words16, "rmsprop")],
+    ],
 )
 def test_on_a_cpu_the_bits_do_not_depend_on_slot_or_company(tmp_path, task, optimizer):
     base = among(task, tmp_path / "alone", 0, 0, optimizer)
@@ -57,10 +64,11 @@ def test_on_a_cpu_the_bits_do_not_depend_on_slot_or_company(tmp_path, task, opti
         assert_bit_equal(among(task, tmp_path / f"{before} {after}", before, after, optimizer), base)
 
 
-def test_nor_do_they_among_sixty_four(tmp_path):
-    base = among(MLP32, tmp_path / "alone", 0, 0)
+@pytest.mark.parametrize("task", [MLP32, MLP16])
+def test_nor_do_they_among_sixty_four(tmp_path, task):
+    base = among(task, tmp_path / "alone", 0, 0)
     for before, after in [(0, 63), (63, 0)]:
-        assert_bit_equal(among(MLP32, tmp_path / f"{before} {after}", before, after), base)
+        assert_bit_equal(among(task, tmp_path / f"{before} {after}", before, after), base)
 
 
 @pytest.mark.parametrize("task", [MLP32, CNN32])

@@ -8,12 +8,25 @@ from hpsearch.training.build import build
 from hpsearch.training.data import prepare
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane
+from hpsearch.training.precision import dtype_of
 from hpsearch.training.probe import CannotFuse, probe
 from hpsearch.training.recipe import ModelParams, resolve
 from hpsearch.training.schedule import Rate
 from hpsearch.training.structure import structure_of
 from hpsearch.trial import State
-from tests.training.fusing import CNN, MLP, Small, alone, assert_same, assignments, is_fused, key, together
+from tests.training.fusing import (
+    CNN,
+    CNN16,
+    MLP,
+    MLP16,
+    Small,
+    alone,
+    assert_same,
+    assignments,
+    is_fused,
+    key,
+    together,
+)
 from tests.training.test_ways import Augmented, AugmentedByHand, LossByHand, ManyMetrics, TwoOutputs
 
 
@@ -22,7 +35,7 @@ def lanes_of(task, count=3):
     task, parts = task(), prepare(task(), 0, "cpu")[0]
     recipe, models = resolve(task, {}), []
     for k in range(count):
-        models.append(build(task, ModelParams({}), parts, k).to(getattr(torch, task.precision)))
+        models.append(build(task, ModelParams({}), parts, k).to(dtype_of(task)))
     training = FusedTraining(task, parts, recipe, models[0], count)
     for k, model in enumerate(models):
         training.add(
@@ -38,7 +51,7 @@ def everything(training, models):
     ]
 
 
-@pytest.mark.parametrize("task", [MLP, CNN])
+@pytest.mark.parametrize("task", [MLP, CNN, CNN16])
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_trial_step_changes_nothing(task, count):
     training, models = lanes_of(task, count)
@@ -67,11 +80,12 @@ def test_what_vmap_cannot_take_is_done_lane_by_lane(task, augment, loss, metrics
     assert (training.way.augment, training.way.loss, training.way.metrics) == (augment, loss, metrics)
 
 
-def test_a_model_with_other_weights_than_its_lane_is_noticed():
-    training, models = lanes_of(MLP)
+@pytest.mark.parametrize(("task", "by"), [(MLP, 0.1), (MLP16, 2.0)])
+def test_a_model_with_other_weights_than_its_lane_is_noticed(task, by):
+    training, models = lanes_of(task)
     with torch.no_grad():
-        models[2][0].weight[0, 0] += 0.1
-    with pytest.raises(CannotFuse, match="a lane's loss is not that of the model alone"):
+        models[2][0].weight[0, 0] += by
+    with pytest.raises(CannotFuse, match=r"a lane's (loss|gradient) is not that of the model alone"):
         probe(training, {0: models[0], 2: models[2]})
 
 

@@ -10,11 +10,12 @@ from hpsearch.training.build import build
 from hpsearch.training.data import prepare
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane
+from hpsearch.training.precision import dtype_of
 from hpsearch.training.probe import probe
 from hpsearch.training.recipe import ModelParams, resolve
 from hpsearch.training.schedule import Rate
 from hpsearch.training.structure import structure_of
-from tests.training.fusing import CNN, MLP
+from tests.training.fusing import CNN, CNN16, MLP, MLP16
 
 PARAMS = [
     {"lr": 0.05, "dropout": 0.1, "optimizer": "adam", "weight_decay": 1e-3},
@@ -29,7 +30,7 @@ def training_of(task, params=PARAMS):
     training, models = None, {}
     for k, setting in enumerate(params):
         recipe = resolve(task, setting)
-        model = build(task, ModelParams(setting), parts, k).to(getattr(torch, task.precision))
+        model = build(task, ModelParams(setting), parts, k).to(dtype_of(task))
         training = training or FusedTraining(task, parts, recipe, model, len(params))
         lane = Lane(recipe, k, Rate(recipe.schedule, recipe.lr, recipe.epochs))
         training.add(lane, model, structure_of(model, [task]).floats)
@@ -61,6 +62,17 @@ def test_generated_code_is_the_plain_step():
     for table, other in zip(tables, expected, strict=True):
         assert table == pytest.approx(other, rel=1e-8)
     assert compiled.steps.engine == "compiled"
+
+
+@pytest.mark.parametrize("task", [MLP16, CNN16])
+def test_compiled_steps_in_mixed_precision_are_the_plain_ones(task):
+    plain, compiled = training_of(task()), training_of(task())
+    compiled.steps.compile_always("aot_eager")
+    expected, tables = plain.run_epoch(), compiled.run_epoch()
+    assert (compiled.steps.engine, compiled.steps.reason) == ("compiled", "")
+    for table, other in zip(tables, expected, strict=True):
+        for name in ("train_loss", "val_loss"):
+            assert table[name] == pytest.approx(other[name], rel=1e-2)
 
 
 class Printing(nn.Module):
