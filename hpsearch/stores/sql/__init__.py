@@ -5,19 +5,27 @@ Importing this package is cheap; opening a database imports SQLAlchemy, making o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hpsearch.archive import Archive
 from hpsearch.errors import NotFoundError, StoreError
 from hpsearch.store import Store
 
 
-def open_store(url: str) -> Store:
-    """The record at this address, for writing; makes or upgrades the database where needed.
+def open_store(url: str, patience_s: Callable[[], float] | None = None) -> Store:
+    """The record at this address, for writing; makes the database's tables, or upgrades SQLite's, where needed.
+
+    Args:
+        url: ``sqlite:///PATH`` or ``postgresql://USER@HOST/NAME``.
+        patience_s: how many seconds a coordinator waits for a server that has gone; asked again while it waits.
+            None: 5 minutes. What asks once waits 10 s at most.
 
     Raises:
         StoreError: it cannot be reached or written, or is another program's or a newer hpsearch's.
     """
     from hpsearch.stores.sql.engine import in_words, make_engine, parse, path_of, redacted
     from hpsearch.stores.sql.migrate import revision, upgrade
+    from hpsearch.stores.sql.postgres import PATIENCE_S
     from hpsearch.stores.sql.write import SqlStore
 
     parsed = parse(url)
@@ -33,7 +41,7 @@ def open_store(url: str) -> Store:
                 revision(connection, parsed)
         engine = make_engine(parsed, "rwc")
         upgrade(engine, parsed)
-    return SqlStore(engine, parsed)
+    return SqlStore(engine, parsed, patience_s or (lambda: PATIENCE_S))
 
 
 def open_archive(url: str) -> Archive:

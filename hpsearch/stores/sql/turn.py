@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Update, bindparam, case, insert, select, text
 from hpsearch.errors import StoreError
 from hpsearch.store import Turn, clean
 from hpsearch.stores.sql import tables as t
+from hpsearch.stores.sql.engine import insert_new
 from hpsearch.stores.sql.rows import dumps, environment_row, finite, key_of, norms_text
 from hpsearch.trial import EpochReport, Finished, PausedReport, RunKey, State, Trial
 
@@ -225,11 +226,13 @@ class TurnWriter:
         rows = {report.run: environment_row(report.environment) for report in reports if report.environment}
         new = {row["sha256"]: row for row in rows.values() if row["sha256"] not in self._environments}
         if new:
+            # Held until this turn is written: a deletion of other studies must not take it away meanwhile.
             known = select(t.environment.c.sha256).where(t.environment.c.sha256.in_(list(new)))
+            known = known.with_for_update(read=True, key_share=True)
             for sha256 in connection.scalars(known).all():
                 del new[sha256]
         if new:
-            connection.execute(insert(t.environment), list(new.values()))
+            connection.execute(insert_new(connection, t.environment), list(new.values()))
         return {key: row["sha256"] for key, row in rows.items()}
 
     def _finish(self, report: Finished, at: float, environments: dict[RunKey, str]) -> dict[str, Any]:
