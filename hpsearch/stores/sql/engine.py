@@ -59,8 +59,9 @@ def _now_sqlite(element: now, compiler: Any, **_: Any) -> str:
 
 def insert_new(connection: Connection, table: Table) -> Any:
     """An INSERT that leaves out the rows whose key is there already, also where another process is adding it."""
-    dialects = {"sqlite": sqlite_insert, "postgresql": postgres_insert}
-    return dialects[connection.dialect.name](table).on_conflict_do_nothing()
+    if connection.dialect.name == "postgresql":
+        return postgres_insert(table).on_conflict_do_nothing()
+    return sqlite_insert(table).on_conflict_do_nothing()
 
 
 def unhurried(connection: Connection) -> None:

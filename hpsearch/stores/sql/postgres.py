@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TypeVar, final
 
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -24,8 +24,10 @@ CONNECT = {
 }
 #: the server's settings for our sessions, in milliseconds
 SESSION = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 30_000}
-#: how long a coordinator waits for a lost database, and how long a command that asked once
-PATIENCE_S, SHORT_S = 300.0, 10.0
+#: how long a command waits for a server that has gone
+SHORT_S = 10.0
+#: after how long an outage is worth a word
+TELL_S = 1.0
 
 ON = "the study goes on where it stopped: run the same command again"
 #: what a failed connection says (it has no SQLSTATE) -> our words and the way out
@@ -111,23 +113,46 @@ def first_line(error: BaseException | None) -> str:
     return lines[0].rpartition("FATAL: ")[2].strip()
 
 
-def patiently(work: Callable[[], T], patience_s: Callable[[], float]) -> T:
-    """Do it until it succeeds, with growing pauses, as long as its error passes by itself and patience lasts.
+@final
+class Patience:
+    """Whole transactions, tried again with growing pauses while their error passes by itself.
 
     Args:
-        work: one whole transaction; what it has done before may have been committed all the same.
-        patience_s: seconds since the first error after which it is raised; asked again and again.
+        seconds: how long after the first error it is raised; asked again while it waits.
+        tell: hears, in words, of an outage of more than a second and of its end.
     """
-    start, pause = 0.0, 0.1
-    while True:
-        try:
-            return work()
-        except DBAPIError as error:
-            start = start or time.monotonic()
-            # Jitter: two that were in each other's way must not meet again.
-            end = time.monotonic() + pause * random.uniform(0.5, 1.0)
-            while time.monotonic() < end:
-                if not passes(error) or time.monotonic() - start >= patience_s():
-                    raise
-                time.sleep(min(0.1, max(0.0, end - time.monotonic())))
-            pause = min(2 * pause, 5.0)
+
+    def __init__(self, seconds: Callable[[], float], tell: Callable[[str], None]) -> None:
+        self._seconds, self._tell = seconds, tell
+        #: the database has answered once: before, an error is a mistake in its address more often than an outage
+        self.reached = False
+
+    def attempt(self, work: Callable[[], T]) -> T:
+        """Do one transaction. What an earlier try of ``work`` did may be committed all the same: its answer was lost.
+
+        Raises:
+            DBAPIError: it does not pass, or has not in time.
+        """
+        start, told, pause = 0.0, False, 0.1
+        while True:
+            try:
+                done = work()
+            except DBAPIError as error:
+                start = start or time.monotonic()
+                if not told and time.monotonic() - start > TELL_S:
+                    told = True
+                    self._tell(f"{in_words(error.orig)[0]}; trying again for up to {self._seconds():.0f} s")
+                self._wait(error, start, pause)
+                pause = min(2 * pause, 5.0)
+            else:
+                if told:
+                    self._tell(f"the database is back after {time.monotonic() - start:.0f} s")
+                return done
+
+    def _wait(self, error: DBAPIError, start: float, pause: float) -> None:
+        # Jitter: two that were in each other's way must not meet again.
+        end = time.monotonic() + pause * random.uniform(0.5, 1.0)
+        while (now := time.monotonic()) < end:
+            if not (self.reached and passes(error)) or now - start >= self._seconds():
+                raise error
+            time.sleep(min(0.1, end - now))

@@ -68,7 +68,7 @@ class SqlArchive(Archive):
         if found != HEAD:
             raise StoreError(
                 f"{redacted(self._url)} has the older schema {found!r}; reading changes nothing",
-                hint="hpsearch resume (or run) of any of its studies upgrades it, after a backup",
+                hint="hpsearch db upgrade upgrades it, after a backup",
             )
         self._checked = True
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar, final
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, Table, delete, insert, select, update
 from sqlalchemy.engine import URL
 
 from hpsearch.archive import not_found
@@ -27,7 +27,7 @@ from hpsearch.store import (
 )
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import in_words, insert_new, now, unhurried
-from hpsearch.stores.sql.postgres import SHORT_S, patiently
+from hpsearch.stores.sql.postgres import Patience
 from hpsearch.stores.sql.rows import dumps, holder_columns, holder_of, load_decisions, load_trials, record_of
 from hpsearch.stores.sql.turn import TurnWriter
 from hpsearch.trial import RunKey, State
@@ -39,12 +39,10 @@ T = TypeVar("T")
 class SqlStore(Store):
     """One coordinator's door to the record."""
 
-    def __init__(self, engine: Engine, url: URL, patience_s: Callable[[], float]) -> None:
+    def __init__(self, engine: Engine, url: URL, patience: Patience) -> None:
         self._engine = engine
         self._url = url
-        self._patience = patience_s
-        #: the database has answered once
-        self._reached = False
+        self._patience = patience
         self._opening = False
         self._study = ""
         self._id = 0
@@ -62,21 +60,15 @@ class SqlStore(Store):
 
         def once() -> T:
             with self._engine.begin() as connection:
-                self._reached = True
+                self._patience.reached = True
                 return work(connection)
 
         try:
             with in_words(self._url):
-                return patiently(once, self._patience_s)
+                return self._patience.attempt(once)
         finally:
             if self._epoch < 0 and not self._opening:
                 self._engine.dispose()  # a door keeps no connection; a coordinator keeps its own
-
-    def _patience_s(self) -> float:
-        # A database that was never reached is a mistake in its address more often than an outage.
-        if not self._reached:
-            return 0.0
-        return self._patience() if self._epoch >= 0 or self._opening else min(SHORT_S, self._patience())
 
     # The lease
 
@@ -205,7 +197,8 @@ class SqlStore(Store):
         def leave(connection: Connection) -> bool:
             row = self._known(connection, study)
             first.append(float(connection.scalar(select(now())) or 0.0))
-            table, columns = t.command, {"verb": clean(command.verb), "payload": dumps(dict(command.payload))}
+            table: Table = t.command
+            columns: dict[str, Any] = {"verb": clean(command.verb), "payload": dumps(dict(command.payload))}
             if command.verb in ("note", "tag"):
                 texts = {name: clean(str(command.payload.get(name, ""))) for name in ("address", "text")}
                 table, columns = t.note, {"kind": command.verb, **texts}
