@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -127,6 +128,12 @@ class Server:
         self.stop(mode)
         time.sleep(down_s)
         self.start()
+
+    def start_later(self, seconds: float) -> threading.Timer:
+        """Start it after a while, from a thread; ``join`` it."""
+        timer = threading.Timer(seconds, self.start)
+        timer.start()
+        return timer
 
     def remove(self) -> None:
         """Stop it and remove its data."""

@@ -169,12 +169,14 @@ def wal_is_safe(version: tuple[int, ...]) -> bool:
 
 
 @contextmanager
-def in_words(url: URL) -> Iterator[None]:
-    """Turn the database's errors into ``StoreError``."""
+def in_words(url: URL, *, coordinator: bool = False) -> Iterator[None]:
+    """Turn the database's errors into ``StoreError``; a coordinator's says how the study goes on."""
     try:
         yield
     except DBAPIError as error:
         message, hint = _words(url, error.orig)
+        if coordinator and postgres.passes(error) and postgres.ON not in hint:
+            hint = f"{hint}; {postgres.ON}"
         raise StoreError(message, hint=hint) from error
     except sqlite3.Error as error:
         message, hint = _words(url, error)

@@ -60,7 +60,7 @@ def upgrade(engine: Engine, url: URL, *, backup: Path | None = None, asked: bool
     Raises:
         StoreError: it is not ours, or cannot be copied. StudyHeldError: a study of it is running.
     """
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         found = revision(connection, url)
         if found is None:
             _check_encoding(connection, url)

@@ -24,6 +24,7 @@ from hpsearch.store import (
     clean,
     held,
     refuse_changed,
+    refuse_unfit,
 )
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import in_words, insert_new, now, unhurried
@@ -64,7 +65,7 @@ class SqlStore(Store):
                 return work(connection)
 
         try:
-            with in_words(self._url):
+            with in_words(self._url, coordinator=self._epoch >= 0):
                 return self._patience.attempt(once)
         finally:
             if self._epoch < 0 and not self._opening:
@@ -118,6 +119,7 @@ class SqlStore(Store):
     def write(self, turn: Turn) -> None:
         if turn is self._last and self._turns.written is turn:
             return
+        refuse_unfit(turn)
         tried, self._last = [turn] if turn is self._last else [], turn
 
         def put(connection: Connection) -> None:
