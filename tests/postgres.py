@@ -53,7 +53,8 @@ def programs() -> Path:
 class Server:
     """One server with its own data. Everything is done from outside, as an operator would."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        self._settings = {**SETTINGS, **settings}
         self.folder = Path(tempfile.mkdtemp(prefix="hpsearch-pg-"))
         self._as = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
         if os.geteuid() != 0:
@@ -91,6 +92,11 @@ class Server:
             raise RuntimeError(done.stderr.decode())
 
     @property
+    def pid(self) -> int:
+        """Of its first process; 0 while it is stopped."""
+        return self._process.pid if self._process is not None else 0
+
+    @property
     def running(self) -> bool:
         """True while its process is there."""
         return self._process is not None and self._process.poll() is None
@@ -98,7 +104,7 @@ class Server:
     def start(self, *, wait: bool = True) -> None:
         """Start it; ``wait`` until it answers."""
         if not self.running:
-            settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
+            settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
             command = [self.bin / "postgres", "-D", self.folder / "data", "-p", str(self.port), *settings]
             with (self.folder / "log").open("ab") as log:
                 # A group of its own: a Ctrl-C for the tests is not for the server.
