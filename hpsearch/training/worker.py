@@ -213,7 +213,7 @@ def _value_of(result: object, metric: str) -> tuple[float, dict[str, float]]:
             raise _InvalidResultError(f"the training function returned a dict with {name!r}: {what_is(given)}; {right}")
         if len(name) > LONGEST_NAME:
             words = f"a name of {len(name)} characters ({shown(name)}); {LONGEST_NAME} are the most"
-            raise _InvalidResultError(f"the training function returned a dict with {words}")
+            raise _InvalidResultError(f"the training function returned a dict with {words}; {right}")
         others[name] = number
     return others.pop(metric), others
 
