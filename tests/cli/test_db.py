@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -34,7 +35,8 @@ def test_info_check_backup_and_upgrade(hpsearch, tmp_path, monkeypatch):
     assert "nothing to do" in hpsearch("db", "upgrade").err
     assert hpsearch("db", "check").err == "the database is sound\n"
     assert hpsearch("db", "backup", "-o", "copy.db").code == 0
-    assert hpsearch("list", "--db", "sqlite:///copy.db").out == hpsearch("list").out
+    told = json.loads(hpsearch("db", "info", "--db", "sqlite:///copy.db", "--json").out)["database"]
+    assert (told["schema"], told["studies"], told["url"]) == ("0002", 1, "sqlite:///copy.db")
     ended = hpsearch("db", "backup", "-o", "copy.db")
     assert (ended.code, "copy.db exists" in ended.err) == (2, True)
 
@@ -71,6 +73,34 @@ def until_it_trains(url: str, process: subprocess.Popen[str]) -> None:
                 return
         time.sleep(0.1)
     raise AssertionError(process.communicate())
+
+
+@pytest.mark.timeout(200)
+def test_a_server_that_stays_away_ends_the_study_in_words(postgres_server, postgres, tmp_path):
+    """It is waited for, which is said; an impatient user ends the wait; the same command goes on."""
+    write_studies(tmp_path)
+    command = [sys.executable, "-m", "hpsearch.cli.app", "run", "slow.yaml", "-n", "2", "--db", postgres]
+    running = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    until_it_trains(postgres, running)
+    postgres_server.stop("fast")
+    said = []
+    while "trying again for up to 300 s" not in "".join(said[-1:]):
+        said.append(running.stderr.readline())
+        assert said[-1], "".join(said)
+    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGINT)
+    _, rest = running.communicate(timeout=60)
+    errors = "".join(said) + rest
+    assert running.returncode == 6, errors
+    assert "error: postgresql+psycopg://tester:***@127.0.0.1" in rest
+    assert "run the same command again" in rest
+    assert "Traceback" not in errors
+    assert QUOTED not in errors
+    postgres_server.start()
+    ended = shell(tmp_path, "run", "slow.yaml", "-n", "2", "--workers", "2", "--progress", "none", "--db", postgres)
+    assert (ended.code, "2 complete" in ended.err) == (0, True), ended
 
 
 @pytest.mark.timeout(300)
