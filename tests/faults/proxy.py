@@ -11,9 +11,8 @@ from typing import Literal, Self
 ENCRYPTION = (80877103, 80877104)
 COMMIT = b"COMMIT\0"
 
-#: before: the server never hears of the COMMIT; after: it has committed, and its answer is lost; silent: as after, but
-#: the connection stays open and dead, as when a cable is pulled
-Where = Literal["before", "after", "silent"]
+#: before: the server never hears of the COMMIT; after: it has committed, and its answer is lost
+Where = Literal["before", "after"]
 
 
 class Proxy:
@@ -79,8 +78,6 @@ class Proxy:
                 back.write(message)
                 await there.read(1 << 16)  # the answer: it has committed
             self.cut += 1
-            if where == "silent":
-                await self._over.wait()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # one of the two has gone
         finally:

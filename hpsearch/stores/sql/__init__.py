@@ -107,11 +107,15 @@ def back_up(url: str, copy: Path | None = None) -> Path:
         NotFoundError, UsageError, StoreError: there is none.
     """
     from hpsearch.stores.sql.backup import back_up, default_copy
-    from hpsearch.stores.sql.engine import in_words
+    from hpsearch.stores.sql.engine import in_words, make_engine
+    from hpsearch.stores.sql.migrate import revision
 
     parsed = _existing(url)
     copy = copy or default_copy(parsed)
     with in_words(parsed):
+        # What is wrong with the address is said in our words, and only what is ours is copied.
+        with make_engine(parsed, "ro").connect() as connection:
+            revision(connection, parsed)
         back_up(parsed, copy)
     return copy
 

@@ -11,9 +11,6 @@ from typing import Any, Literal, final
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Double, Engine, Table, TextClause, create_engine, event, insert, make_url, text
-from sqlalchemy.dialects.postgresql import dialect as postgres_dialect
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool, QueuePool
@@ -63,9 +60,14 @@ def _now_sqlite(element: now, compiler: Any, **_: Any) -> str:
 
 def insert_new(connection: Connection, table: Table) -> Any:
     """An INSERT that leaves out the rows whose key is there already, also where another process is adding it."""
+    # Imported here: a command pays for its own database only.
     if connection.dialect.name == "postgresql":
-        return postgres_insert(table).on_conflict_do_nothing()
-    return sqlite_insert(table).on_conflict_do_nothing()
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -79,7 +81,9 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
 
 @cache
 def _from_arrays(table: Table, names: tuple[str, ...]) -> TextClause:
-    dialect = postgres_dialect()  # type: ignore[no-untyped-call]
+    from sqlalchemy.dialects import postgresql
+
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     types = [table.c[name].type.compile(dialect) for name in names]
     arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in zip(names, types, strict=True))
     columns = ", ".join(f'"{name}"' for name in names)

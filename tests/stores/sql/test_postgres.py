@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from hpsearch.errors import NotFoundError, StoreError, StudyHeldError
 from hpsearch.store import Claim, Turn, this_process
-from hpsearch.stores.sql import check, facts, open_archive, open_store
+from hpsearch.stores.sql import back_up, check, facts, open_archive, open_store
 from hpsearch.trial import RunKey
 from tests.conformance.stores import ELSEWHERE, ENVIRONMENT, RECORD, done, score, trial
 from tests.postgres import PASSWORD, QUOTED, USER
@@ -45,7 +45,7 @@ def test_what_is_wrong_with_an_address_is_said_at_once(postgres, monkeypatch, ch
     monkeypatch.delenv("PGPASSWORD", raising=False)
     monkeypatch.setenv("PGPASSFILE", "/dev/null")
     url = postgres.replace(*change, 1) if change[1] != "127.0.0.1:1" else f"postgresql://{USER}:{QUOTED}@127.0.0.1:1/x"
-    for use in (lambda: open_store(url), lambda: open_archive(url).studies()):
+    for use in (lambda: open_store(url), lambda: open_archive(url).studies(), lambda: back_up(url)):
         with pytest.raises(StoreError, match=words) as caught:
             use()
         assert hint in caught.value.hint
