@@ -34,6 +34,8 @@ LEASE_S = 60.0
 INLINE_LEASE_S = 24 * 3600.0
 #: lanes of a worker where nobody says how many: more leave a core's caches, or no longer make a GPU faster
 CPU_LANES, CUDA_LANES = 64, 256
+#: how many seconds a database server that has gone is waited for; once the user has asked for an end; now
+PATIENCE_S = (300.0, 10.0, 0.0)
 
 
 @final
@@ -62,6 +64,10 @@ class Interrupts:
         self.level = min(self.level + 1, 2)
         self.terminated = self.terminated or signum == signal.SIGTERM
 
+    def patience_s(self) -> float:
+        """How long a lost database is worth waiting for."""
+        return PATIENCE_S[self.level]
+
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Take the two signals over; give them back afterwards."""
@@ -86,6 +92,7 @@ def run(
     files: Path | None = None,
     grace_s: float = 30.0,
     observer: Observer | None = None,
+    tell: Callable[[str], None] = lambda text: None,
     signals: bool = False,
 ) -> Outcome:
     """Run a study to its end, from where its record stands.
@@ -102,6 +109,7 @@ def run(
         files: where logs and checkpoints go (``files_folder`` says the default).
         grace_s: how long a first SIGINT or SIGTERM lets running runs finish.
         observer: hears of the progress a few times a second.
+        tell: hears, in words, that the database server is gone (it is waited for) and back.
         signals: handle SIGINT and SIGTERM here (main thread only); the first drains, the second stops now.
 
     Raises:
@@ -119,7 +127,9 @@ def run(
     _refuse_budget(study, url, extend=extend)
     workload = workload_of(study, device, files or files_folder(url, study.name))
     workload = replace(workload, lanes=lanes, fixed_lanes=fixed)
-    store, executor, interrupts = open_store(url), executor_of(on, workers, device, lanes), Interrupts()
+    interrupts = Interrupts()
+    store = open_store(url, patience_s=interrupts.patience_s, tell=tell)
+    executor = executor_of(on, workers, device, lanes)
     try:
         with interrupts.installed() if signals else nullcontext():
             ending = search(

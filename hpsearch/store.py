@@ -6,6 +6,7 @@ at, the record holds whole turns only, and a run that was started but not record
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from abc import ABC, abstractmethod
@@ -14,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-from hpsearch.errors import StudyChangedError, StudyHeldError
+from hpsearch.errors import StoreError, StudyChangedError, StudyHeldError, shown
 from hpsearch.strategy import Decision
 from hpsearch.study import differences
-from hpsearch.trial import EpochReport, Finished, Lost, PausedReport, RunKey, State, Trial
+from hpsearch.trial import LARGEST, LONGEST_NAME, EpochReport, Finished, Lost, PausedReport, RunKey, State, Trial
 
 #: the kind of decisions that say how runs were trained
 GROUPED = "grouped"
@@ -94,6 +95,48 @@ class StudyRecord:
 def clean(text: str) -> str:
     """Text as every store keeps it: NUL and lone surrogates, which not every database takes, spelled ``\\x00``."""
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def refuse_unfit(turn: Turn) -> None:
+    """Refuse what not every database can hold, before any is asked: the same error from each of them.
+
+    Raises:
+        StoreError: a number is not finite or not whole within 31 bits, or a metric's name is too long.
+    """
+    numbers: list[tuple[str, float | None]] = [("the seconds of a turn", turn.seconds)]
+    names: set[str] = set()
+    wholes: set[int] = {turn.fenced}
+    for report in turn.epochs:
+        names.update(report.metrics)
+        wholes.update((*report.run, report.attempt, report.epoch))
+    ends: list[Finished | Lost | PausedReport] = [*turn.finished, *turn.losses, *turn.pauses]
+    for done in ends:
+        numbers.append((f"the seconds of run {done.run}", done.seconds))
+        wholes.update((*done.run, done.attempt))
+    for end in turn.finished:
+        numbers.append((f"the value of run {end.run}", end.value))
+        names.update(end.metrics, end.sealed)
+        wholes.update(epoch for epoch in (end.best_epoch, end.last_epoch) if epoch is not None)
+    for scored in turn.scores:
+        numbers += [
+            (f"the value of trial {scored.number}", scored.value),
+            (f"its sd (trial {scored.number})", scored.sd),
+        ]
+        wholes.add(scored.tell_seq)
+    for trial in turn.trials:
+        numbers += [(f"the value of trial {trial.number}", trial.value), (f"its sd (trial {trial.number})", trial.sd)]
+        wholes.update((trial.number, trial.batch, trial.history_seq, *(seed for run in trial.runs for seed in run.key)))
+    for claim in turn.claims:
+        wholes.update((*claim.run, claim.attempt))
+    for what, number in numbers:
+        if number is not None and not math.isfinite(number):
+            raise StoreError(f"the record holds finite numbers only: {what} is {number}; nothing was written")
+    if wholes and not (min(wholes) >= 0 and max(wholes) <= LARGEST):
+        wrong = min(wholes) if min(wholes) < 0 else max(wholes)
+        raise StoreError(f"the record holds whole numbers from 0 to {LARGEST}, not {shown(wrong)}; nothing was written")
+    if long := [name for name in names if len(name) > LONGEST_NAME]:
+        words = f"at most {LONGEST_NAME} characters, not {len(long[0])}: {shown(long[0])}"
+        raise StoreError(f"the record holds metrics with names of {words}; nothing was written")
 
 
 def refuse_changed(stored: StudyRecord, given: StudyRecord, *, allow_changed: bool) -> None:

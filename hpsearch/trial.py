@@ -22,6 +22,9 @@ from typing import NamedTuple, final
 
 from hpsearch.space import Params
 
+#: what every store can hold: the length of a metric's name in characters, and a whole number (an epoch, an attempt)
+LONGEST_NAME, LARGEST = 200, 2**31 - 1
+
 
 class Direction(StrEnum):
     """Which way the metric gets better."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.postgres import Server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,3 +21,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """A PostgreSQL server for this session (of each xdist worker). A test that stops it need not start it again."""
+    server = Server()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres(postgres_server: Server) -> Iterator[str]:
+    """A new, empty database on it, as ``--db`` takes it."""
+    postgres_server.start()
+    name = postgres_server.create()
+    yield postgres_server.url(name)
+    postgres_server.start()
+    postgres_server.drop(name)

@@ -39,6 +39,7 @@ ROOMS = {
     "optuna": ["strategies/bayesian.py"],
     "sqlalchemy": ["stores/sql/"],
     "alembic": ["stores/sql/"],
+    "psycopg": ["stores/sql/"],
     "pandas": ["results.py", "export.py", "compare.py"],
     "pyarrow": ["export.py"],
     "scipy": ["points.py", "compare.py"],

@@ -34,6 +34,7 @@ COMMANDS = {
     "compare": ("compare:compare", "Put studies or trials side by side."),
     "export": ("export:export_", "Write a study as CSV, Parquet or JSON."),
     "delete": ("delete:delete", "Remove a study from the database."),
+    "db": ("db:db", "Look after the database: info, check, backup, upgrade."),
     "schema": ("schema:schema", "Print the JSON Schema of study files."),
     "completion": ("completion:completion", "Print or install shell completion."),
 }

@@ -43,6 +43,10 @@ class Display(ABC):
     def __call__(self, progress: Progress) -> None:
         """What the study's progress is now."""
 
+    @abstractmethod
+    def tell(self, text: str) -> None:
+        """One line that is no progress: the database is gone, or back."""
+
 
 def display(kind: str) -> Display:
     """``auto``, ``live``, ``log`` or ``none``; auto is live on a terminal, else (and in CI, on a dumb one) log."""
@@ -65,6 +69,9 @@ class Silent(Display):
         pass
 
     def __call__(self, progress: Progress) -> None:
+        pass
+
+    def tell(self, text: str) -> None:
         pass
 
 
@@ -112,6 +119,9 @@ class Log(Display):
             self._best = best
             self._last = time.monotonic()
             self._print("progress", **_facts(progress))
+
+    def tell(self, text: str) -> None:
+        self._print("note", text=text)
 
     def _print(self, event: str, **facts: str) -> None:
         at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -167,7 +177,10 @@ class Live(Display):
         # Only kept: the redrawing thread takes the latest, so a fast study is not slowed down by its picture.
         self._progress = progress
         for line in self._news.of(progress):
-            self._console.print(textwrap.fill(printable(line), min(80, self._console.width), subsequent_indent="  "))
+            self.tell(line)
+
+    def tell(self, text: str) -> None:
+        self._console.print(textwrap.fill(printable(text), min(80, self._console.width), subsequent_indent="  "))
 
     def _draw(self) -> RenderableType:
         from rich.text import Text

@@ -160,7 +160,7 @@ def start(study: Study, common: Common, how: How, *, confirm: bool, extend: bool
             say(f"note: {note}", style="yellow")
     # What training code prints in this process (--on inline) is no result of ours.
     with redirect_stdout(sys.stderr), display("none" if common.quiet else how.progress) as watcher:
-        outcome = launch.run(study, db=url, observer=watcher, signals=True, extend=extend, **options)
+        outcome = launch.run(study, db=url, observer=watcher, tell=watcher.tell, signals=True, extend=extend, **options)
     if not common.quiet:
         _summary(outcome)
     if common.json:

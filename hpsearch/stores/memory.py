@@ -22,6 +22,7 @@ from hpsearch.store import (
     clean,
     held,
     refuse_changed,
+    refuse_unfit,
 )
 from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Finished, PausedReport, RunKey, State, Trial
@@ -141,6 +142,7 @@ class MemoryStore(Store):
         if turn is self._written:
             return
         # Written on a copy, which takes the original's place when all of it has gone well.
+        refuse_unfit(turn)
         draft = study.draft()
         _apply(draft, turn)
         draft.rev, draft.fenced, draft.seconds = study.rev + 1, study.fenced + turn.fenced, study.seconds + turn.seconds

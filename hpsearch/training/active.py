@@ -9,10 +9,10 @@ from typing import final
 
 import torch
 
-from hpsearch.errors import Paused, Stopped
+from hpsearch.errors import Paused, Stopped, shown
 from hpsearch.executor import Assignment
 from hpsearch.objective import ActiveRun, Workload
-from hpsearch.trial import Direction, EpochReport, Report, RunKey
+from hpsearch.trial import LARGEST, LONGEST_NAME, Direction, EpochReport, Report, RunKey
 
 
 @final
@@ -68,17 +68,19 @@ class LiveRun(ActiveRun):
         """
         if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
             raise TypeError(f"run.report takes a whole epoch from 0, not {epoch!r}")
+        if epoch > LARGEST:
+            raise ValueError(f"run.report takes epochs up to {LARGEST}, not {shown(epoch)}")
         if self.last_epoch is not None and epoch <= self.last_epoch:
             raise ValueError(f"run.report takes increasing epochs: {epoch} comes after {self.last_epoch}")
         self.last_epoch = epoch
-        shown, sealed = split_sealed(metrics)
+        plain, sealed = split_sealed(metrics)
         self.sealed.update(sealed)
-        value = shown.get(self._metric, math.nan)
+        value = plain.get(self._metric, math.nan)
         if math.isfinite(value) and (self.best is None or self._direction.better(value, self.best[0])):
             self.best = (value, epoch)
         self._send(
             EpochReport(
-                run=self.key, attempt=self.attempt, epoch=epoch, metrics=shown, epochs=epochs, layers=layers or {}
+                run=self.key, attempt=self.attempt, epoch=epoch, metrics=plain, epochs=epochs, layers=layers or {}
             )
         )
         if self._stopped():
@@ -113,6 +115,9 @@ def _metrics(metrics: Mapping[str, object]) -> dict[str, float]:
         number = number_of(value)
         if number is None:
             raise TypeError(f"run.report takes numbers: {name} is {what_is(value)}")
+        if len(name) > LONGEST_NAME:
+            words = f"not the {len(name)} of {shown(name)}"
+            raise ValueError(f"run.report takes names of at most {LONGEST_NAME} characters, {words}")
         numbers[name] = number
     return numbers
 

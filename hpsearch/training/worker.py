@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from hpsearch.errors import ObjectiveError, Paused, Pruned, Stopped
+from hpsearch.errors import ObjectiveError, Paused, Pruned, Stopped, shown
 from hpsearch.executor import Assignment
 from hpsearch.objective import TrainingTask, Workload
 from hpsearch.training.active import LiveRun, number_of, split_sealed, what_is
@@ -26,7 +26,7 @@ from hpsearch.training.load import TrainingFunction, load
 from hpsearch.training.precision import noted
 from hpsearch.training.recipe import resolve
 from hpsearch.training.solo import train
-from hpsearch.trial import Direction, Finished, PausedReport, Report, State
+from hpsearch.trial import LONGEST_NAME, Direction, Finished, PausedReport, Report, State
 
 Last = TypeVar("Last", bound=Finished | PausedReport)
 #: characters of a traceback that are kept
@@ -159,12 +159,12 @@ def _call(objective: TrainingFunction, active: LiveRun, metric: str, finished: F
     if active.ending is not None:
         return of_ending(finished, active, active.ending)
     value, others = _value_of(result, metric)
-    shown, sealed = split_sealed({name: number for name, number in others.items() if math.isfinite(number)})
+    plain, sealed = split_sealed({name: number for name, number in others.items() if math.isfinite(number)})
     if not math.isfinite(value):
         kind = "nan" if math.isnan(value) else "inf"
-        return replace(finished, state=State.DIVERGED, reason=f"{kind} result", metrics=shown, sealed=sealed)
+        return replace(finished, state=State.DIVERGED, reason=f"{kind} result", metrics=plain, sealed=sealed)
     best = active.best[1] if active.best else None
-    return replace(finished, state=State.COMPLETE, value=value, best_epoch=best, metrics=shown, sealed=sealed)
+    return replace(finished, state=State.COMPLETE, value=value, best_epoch=best, metrics=plain, sealed=sealed)
 
 
 def of_outcome(finished: Finished, outcome: Outcome) -> Finished:
@@ -213,6 +213,9 @@ def _value_of(result: object, metric: str) -> tuple[float, dict[str, float]]:
         number = number_of(given)
         if number is None or not isinstance(name, str):
             raise _InvalidResultError(f"the training function returned a dict with {name!r}: {what_is(given)}; {right}")
+        if len(name) > LONGEST_NAME:
+            words = f"a name of {len(name)} characters ({shown(name)}); {LONGEST_NAME} are the most"
+            raise _InvalidResultError(f"the training function returned a dict with {words}; {right}")
         others[name] = number
     return others.pop(metric), others
 

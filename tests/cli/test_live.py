@@ -76,9 +76,11 @@ def test_log_lines_are_few(capfd: pytest.CaptureFixture[str], monkeypatch: pytes
             now[0] = float(step)
             failures = (("4/0", 'exit "3"'),) if step >= 50 else ()
             log(progress(best=(trial(1, 0.5),) if step >= 10 else (), failures=failures))
+        log.tell("the server was stopped")
     lines = [line.split(" ", 1)[1] for line in capfd.readouterr().err.splitlines()]
     assert lines == [
         "progress study=toy done=41/64 running=2 failed=1 best=#1 val_loss=0.5 sd=0.0057 eta=4s",
         'failed study=toy run=4/0 reason="exit \\"3\\""',
         "progress study=toy done=41/64 running=2 failed=1 best=#1 val_loss=0.5 sd=0.0057 eta=4s",
+        'note text="the server was stopped"',
     ]

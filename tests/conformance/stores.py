@@ -264,6 +264,54 @@ class StoreConformance:
         store.write(Turn(finished=[done(RunKey(0, 0))], scores=[score(0)]))
         assert doors.archive().study("digits").rev == 2
 
+    @pytest.mark.parametrize(
+        ("turn", "words"),
+        [
+            (Turn(seconds=math.nan), "seconds of a turn is nan"),
+            (Turn(finished=[done(RunKey(0, 0), math.nan)]), "value of run 0/0 is nan"),
+            (Turn(finished=[done(RunKey(0, 0), -math.inf)]), "value of run 0/0 is -inf"),
+            (Turn(finished=[done(RunKey(0, 0), seconds=math.inf)]), "seconds of run 0/0 is inf"),
+            (Turn(finished=[done(RunKey(0, 0), last_epoch=2**31)]), "from 0 to 2147483647, not 2147483648"),
+            (Turn(finished=[done(RunKey(0, 0), metrics={"n" * 201: 1.0})]), "200 characters, not 201"),
+            (
+                Turn(epochs=[EpochReport(run=RunKey(0, 0), attempt=1, epoch=2**63, metrics={})]),
+                "not 9223372036854775808",
+            ),
+            (Turn(epochs=[EpochReport(run=RunKey(0, 0), attempt=1, epoch=-1, metrics={})]), "not -1"),
+            (
+                Turn(epochs=[EpochReport(run=RunKey(0, 0), attempt=1, epoch=10**5000, metrics={})]),
+                "thousands of digits",
+            ),
+            (Turn(epochs=[EpochReport(run=RunKey(0, 0), attempt=1, epoch=0, metrics={"é" * 5000: 1.0})]), "not 5000"),
+            (Turn(pauses=[PausedReport(run=RunKey(0, 0), attempt=1, epoch=0, seconds=math.nan)]), "seconds of run 0/0"),
+            (Turn(losses=[Lost(run=RunKey(0, 0), attempt=1, cause="oom", seconds=math.nan)]), "seconds of run 0/0"),
+            (Turn(scores=[replace(score(0), sd=math.nan)]), r"its sd \(trial 0\) is nan"),
+            (Turn(trials=[trial(1, (2**31,))]), "not 2147483648"),
+            (Turn(trials=[trial(1, batch=2**40)]), "not 1099511627776"),
+        ],
+    )
+    def test_what_not_every_database_can_hold_is_refused_by_all_alike(self, doors, turn, words):
+        store = begun(doors)
+        before = doors.archive().trials("digits")
+        with pytest.raises(StoreError, match=words):
+            store.write(turn)
+        assert doors.archive().trials("digits") == before
+        store.write(Turn(finished=[done(RunKey(0, 0))], scores=[score(0)]))
+
+    def test_odd_values_come_back_the_same_from_all(self, doors):
+        store, key = begun(doors), RunKey(0, 0)
+        odd = {"nan": math.nan, "inf": -math.inf, "huge": 10**40, "nul": "a\0b", "lone": "\udc80", "long": "x" * 10**6}
+        odd |= {"tiny": 5e-324, "large": 1.7976931348623157e308, "minus": -0.0, "none": None, "é\0": True}
+        numbers = {"tiny": 5e-324, "large": -1.7976931348623157e308, "third": 1 / 3, "n" * 200: 2.0, "nan": math.nan}
+        names = {"a\0b": 1.0, "\udc80": 2.0, "\U0001f600" * 200: 3.0}
+        store.write(Turn(trials=[replace(trial(1, (2**31 - 1,)), params=odd)]))
+        store.write(Turn(epochs=[EpochReport(run=key, attempt=1, epoch=2**31 - 1, metrics=numbers | names)]))
+        seen = doors.archive().trials("digits")[1]
+        assert repr(dict(seen.params)) == repr(odd)
+        curves = {curve.metric: list(curve.values) for curve in doors.archive().curves("digits", [0])}
+        spelled = {"a\\x00b": [1.0], "\\udc80": [2.0], "\U0001f600" * 200: [3.0]}
+        assert curves == {name: [value] for name, value in numbers.items() if name != "nan"} | spelled
+
     def test_a_turn_written_twice_counts_once(self, doors):
         store = begun(doors)
         turn = Turn(trials=[trial(1)], seconds=3.0, fenced=1)

@@ -124,6 +124,7 @@ def test_numbers_are_results(tmp_path, result):
         ("{'val_loss': None}", "'val_loss': NoneType"),
         ("{'val_loss': 1, 'x': 'y'}", "'x': str"),
         ("{'val_loss': 1, 3: 4}", "3: int"),
+        ("{'val_loss': 1, 'n' * 201: 4}", "a name of 201 characters"),
         ("type('Odd', (), {'__repr__': lambda s: 1 / 0})()", "Odd ?"),
     ],
 )
@@ -193,6 +194,8 @@ def test_a_long_error_is_cut_in_the_middle(tmp_path):
         ("run.report(0, val_loss='1')", "val_loss is str '1'"),
         ("run.report(0, val_loss=__import__('torch').tensor(1.))", "use value.item()"),
         ("run.report(2, val_loss=1); run.report(2, val_loss=1)", "2 comes after 2"),
+        ("run.report(2**31, val_loss=1)", "epochs up to 2147483647, not 2147483648"),
+        ("run.report(0, val_loss=1, **{'n' * 300: 2})", "names of at most 200 characters, not the 300"),
     ],
 )
 def test_a_wrong_report_says_what_is_right(tmp_path, line, words):

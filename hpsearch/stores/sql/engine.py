@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, final
 from urllib.parse import quote
 
-from sqlalchemy import URL, Double, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Double, Engine, Table, TextClause, create_engine, event, insert, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool, QueuePool
 from sqlalchemy.sql.functions import FunctionElement
 
 from hpsearch.errors import StoreError
+from hpsearch.stores.sql import postgres
 
 Mode = Literal["ro", "rw", "rwc"]
 BUSY_MS = 20_000
+#: so many rows are worth being sent as arrays
+ARRAYS_FROM = 8
 WRITER_CACHE_KIB = 64 * 1024
 
 SQLITE_WORDS = {
@@ -54,6 +58,44 @@ def _now_sqlite(element: now, compiler: Any, **_: Any) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
+def insert_new(connection: Connection, table: Table) -> Any:
+    """An INSERT that leaves out the rows whose key is there already, also where another process is adding it."""
+    # Imported here: a command pays for its own database only.
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """An INSERT of many rows that name the same columns."""
+    if connection.dialect.name == "postgresql" and len(rows) >= ARRAYS_FROM:
+        # psycopg would send each row by itself; a column as one array costs an eighth.
+        connection.execute(_from_arrays(table, tuple(rows[0])), {name: [row[name] for row in rows] for name in rows[0]})
+    else:
+        connection.execute(insert(table), rows)
+
+
+@cache
+def _from_arrays(table: Table, names: tuple[str, ...]) -> TextClause:
+    from sqlalchemy.dialects import postgresql
+
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    types = [table.c[name].type.compile(dialect) for name in names]
+    arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in zip(names, types, strict=True))
+    columns = ", ".join(f'"{name}"' for name in names)
+    return text(f'INSERT INTO "{table.name}" ({columns}) SELECT * FROM unnest({arrays})')  # noqa: S608 (our names)
+
+
+def unhurried(connection: Connection) -> None:
+    """The rest of this transaction may take its time: it changes many rows, or tables."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+
+
 def parse(url: str) -> URL:
     """The address of a database.
 
@@ -87,15 +129,27 @@ def make_engine(url: URL, mode: Mode) -> Engine:
     """``ro`` reads only, ``rw`` never creates, ``rwc`` creates. A new connection for every use, so no lock outlives it.
 
     Writers keep their connection.
+
+    Raises:
+        StoreError: the driver is missing.
     """
     try:
-        if url.get_backend_name() == "sqlite":
-            return _sqlite(url, mode)
-        return create_engine(url, pool_pre_ping=True, pool_size=2)
+        return _sqlite(url, mode) if url.get_backend_name() == "sqlite" else _postgres(url, mode)
     except NoSuchModuleError as error:
         raise StoreError(f"{redacted(url)}: {error}", hint="sqlite:///hpsearch.db") from None
     except ModuleNotFoundError as error:
         raise StoreError(f"{redacted(url)} needs {error.name}", hint="pip install 'hpsearch[postgres]'") from None
+
+
+def _postgres(url: URL, mode: Mode) -> Engine:
+    arguments = dict(postgres.connect_args(url, read_only=mode == "ro"))
+    if mode == "ro":
+        # A reader's statements see one state of the record, as in SQLite.
+        return create_engine(url, connect_args=arguments, poolclass=NullPool, isolation_level="REPEATABLE READ")
+    # Every decision of a writer is one guarded statement, which waits for others and then looks again.
+    return create_engine(
+        url, connect_args=arguments, pool_pre_ping=True, pool_size=1, max_overflow=0, isolation_level="READ COMMITTED"
+    )
 
 
 def _sqlite(url: URL, mode: Mode) -> Engine:
@@ -141,12 +195,14 @@ def wal_is_safe(version: tuple[int, ...]) -> bool:
 
 
 @contextmanager
-def in_words(url: URL) -> Iterator[None]:
-    """Turn the database's errors into ``StoreError``."""
+def in_words(url: URL, *, coordinator: bool = False) -> Iterator[None]:
+    """Turn the database's errors into ``StoreError``; a coordinator's says how the study goes on."""
     try:
         yield
     except DBAPIError as error:
         message, hint = _words(url, error.orig)
+        if coordinator and postgres.passes(error) and postgres.ON not in hint:
+            hint = f"{hint}; {postgres.ON}"
         raise StoreError(message, hint=hint) from error
     except sqlite3.Error as error:
         message, hint = _words(url, error)
@@ -160,5 +216,8 @@ def _words(url: URL, error: BaseException | None) -> tuple[str, str]:
         if name.startswith(code):
             return f"{where}: {words} ({error})", hint
     if name.startswith("SQLITE_CONSTRAINT") or type(error).__name__ == "IntegrityError":
-        return f"{where}: the record refused a row ({error}); nothing of the turn was written", ""
+        return f"{where}: the record refused a row ({postgres.first_line(error)}); nothing of it was written", ""
+    if url.get_backend_name() == "postgresql":
+        words, hint = postgres.in_words(error)
+        return f"{where}: {words}", hint
     return f"{where}: {error}", "check that the database is there and reachable"

@@ -35,17 +35,21 @@ class SqlArchive(Archive):
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with in_words(self._url):
-            try:
-                connection = self._engine.connect()
-                connection.exec_driver_sql("SELECT name FROM sqlite_master" if path_of(self._url) else "SELECT 1")
-            except OperationalError:
-                self._roll_back()
-                connection = self._engine.connect()
-            with connection:
-                if not self._checked:
-                    self._check(connection)
-                yield connection
+        with in_words(self._url), self._connect() as connection:
+            if not self._checked:
+                self._check(connection)
+            yield connection
+
+    def _connect(self) -> Connection:
+        if path_of(self._url) is None:
+            return self._engine.connect()
+        try:
+            connection = self._engine.connect()
+            connection.exec_driver_sql("SELECT name FROM sqlite_master")
+        except OperationalError:
+            self._roll_back()
+            connection = self._engine.connect()
+        return connection
 
     def _roll_back(self) -> None:
         """Where a killed writer has left a journal, only a connection that may write can undo what it began."""
@@ -64,7 +68,7 @@ class SqlArchive(Archive):
         if found != HEAD:
             raise StoreError(
                 f"{redacted(self._url)} has the older schema {found!r}; reading changes nothing",
-                hint="hpsearch resume (or run) of any of its studies upgrades it, after a backup",
+                hint="hpsearch db upgrade upgrades it, after a backup",
             )
         self._checked = True
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Update, bindparam, case, insert, select, text
 from hpsearch.errors import StoreError
 from hpsearch.store import Turn, clean
 from hpsearch.stores.sql import tables as t
+from hpsearch.stores.sql.engine import insert_many, insert_new
 from hpsearch.stores.sql.rows import dumps, environment_row, finite, key_of, norms_text
 from hpsearch.trial import EpochReport, Finished, PausedReport, RunKey, State, Trial
 
@@ -162,7 +163,7 @@ class TurnWriter:
             }
             for trial in turn.trials
         ]
-        connection.execute(insert(t.trial), trials)
+        insert_many(connection, t.trial, trials)
         blank = {"attempt": 0, "reason": "", "error": "", "seconds": 0.0, "worker": "", "returned": "{}"}
         runs = [
             {
@@ -177,7 +178,7 @@ class TurnWriter:
             for place, run in enumerate(trial.runs)
         ]
         if runs:
-            connection.execute(insert(t.run), runs)
+            insert_many(connection, t.run, runs)
 
     def _insert_decisions(self, connection: Connection, turn: Turn, at: float) -> None:
         rows = [
@@ -209,7 +210,7 @@ class TurnWriter:
             sealed += [place | {"name": name, "value": value} for name, value in finite(kept).items()]
         for table, rows in ((t.metric, metrics), (t.sealed, sealed), (t.layers, layers)):
             if rows:
-                connection.execute(insert(table), rows)
+                insert_many(connection, table, rows)
 
     def _fresh(self, reports: Sequence[EpochReport]) -> list[EpochReport]:
         """Without the epochs that a run has reported before it paused and lost its way back to them."""
@@ -225,11 +226,13 @@ class TurnWriter:
         rows = {report.run: environment_row(report.environment) for report in reports if report.environment}
         new = {row["sha256"]: row for row in rows.values() if row["sha256"] not in self._environments}
         if new:
+            # Held until this turn is written: a deletion of other studies must not take it away meanwhile.
             known = select(t.environment.c.sha256).where(t.environment.c.sha256.in_(list(new)))
+            known = known.with_for_update(read=True, key_share=True)
             for sha256 in connection.scalars(known).all():
                 del new[sha256]
         if new:
-            connection.execute(insert(t.environment), list(new.values()))
+            connection.execute(insert_new(connection, t.environment), list(new.values()))
         return {key: row["sha256"] for key, row in rows.items()}
 
     def _finish(self, report: Finished, at: float, environments: dict[RunKey, str]) -> dict[str, Any]:
@@ -271,7 +274,7 @@ class TurnWriter:
             if self._attempts.get(c.run) != c.attempt
         ]
         if attempts:
-            connection.execute(insert(t.attempt), attempts)
+            insert_many(connection, t.attempt, attempts)
 
 
 def _trained(report: PausedReport | Finished, environments: dict[RunKey, str]) -> dict[str, Any]:
