@@ -48,7 +48,7 @@ ROOMS = {
     "cyclopts": ["cli/"],
     "rich": ["cli/"],
     "plotly": ["figures/"],
-    "ray": ["executors/ray.py", "bridges/"],
+    "ray": ["executors/_ray_driver.py", "bridges/"],
     "fastapi": ["dashboard/"],
     "sklearn": [],
 }
