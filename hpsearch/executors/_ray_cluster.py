@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+ADDRESSES = "--ray-address auto (one that runs here), HOST:PORT (6379) or ray://HOST:10001; without it one is started"
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from hpsearch.executors._ray_driver import main;"
     " main(int(sys.argv[2]))"
@@ -108,9 +109,12 @@ class RayCluster:
                 env=self._environment(),
                 start_new_session=True,
             )
+        #: GPUs that each worker has; negative before the cluster has answered
+        self.gpus = -1.0
         try:
             self._connect(folder)
         except BaseException:
+            self._process.kill()  # it may be trying still
             self.close()
             raise
 
@@ -145,9 +149,13 @@ class RayCluster:
         end = time.monotonic() + CONNECT_S
         while time.monotonic() < end:
             for message in self.receive(0.5):
-                #: GPUs that each worker has
                 self.gpus = float(message["gpus"])
                 return
+            if "InvalidAuthToken" in self.printed():  # Ray would go on trying
+                raise ExecutorError(
+                    f"the Ray cluster at {self.address} takes no one without its token",
+                    hint="RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE (ray get-auth-token prints the cluster's)",
+                )
         raise ExecutorError(f"the Ray cluster at {self.address} does not answer: {self.printed()}")
 
     @property
@@ -170,7 +178,7 @@ class RayCluster:
             ExecutorError: it says that the study cannot go on here; or it has ended, and with it the cluster.
         """
         if self.lost:
-            raise ExecutorError(self._why(), hint="when it is there again, the same command goes on")
+            raise self._why()
         try:
             wanted = [self._link] if self._outbox else []
             readable, writable, _ = select.select([self._link], wanted, [], max(0.0, timeout_s))
@@ -203,13 +211,17 @@ class RayCluster:
         self._output.seek(0)
         return self._output.read().decode(errors="backslashreplace").strip()[-_TAIL:]
 
-    def _why(self) -> str:
+    def _why(self) -> ExecutorError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
         last = (self.printed().splitlines() or ["nothing"])[-1]
         said = re.sub(r"^\[[^]]*\] \S+ ", "", last).split(". ")[0]
         where = "of this machine" if self.address == "local" else f"at {self.address}"
-        return f"the Ray cluster {where} is lost: {said}"
+        if self.gpus < 0:
+            return ExecutorError(f"there is no Ray cluster at {self.address}: {said}", hint=ADDRESSES)
+        return ExecutorError(
+            f"the Ray cluster {where} is lost: {said}", hint="when it is there again, the same command goes on"
+        )
 
     def close(self) -> None:
         """End the workers, and a cluster that was started here. Safe to call twice."""

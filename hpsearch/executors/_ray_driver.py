@@ -24,6 +24,7 @@ from ray import exceptions
 
 from hpsearch.errors import ExecutorError
 from hpsearch.executors import _wire as wire
+from hpsearch.executors._ray_cluster import ADDRESSES
 from hpsearch.executors._ray_worker import RayWorker
 
 #: seconds between two looks at the nodes
@@ -45,6 +46,25 @@ def main(fd: int) -> None:
     with contextlib.suppress(Exception):
         ray.shutdown()
     os._exit(0)
+
+
+@final
+class Actor:
+    """A ``RayWorker`` as an actor: orders and reports have a thread each."""
+
+    def __init__(self, name: str, device: str, lanes: int) -> None:
+        self._worker = RayWorker(name, device, lanes)
+
+    def hello(self, files: str, token: str) -> dict[str, Any]:
+        return self._worker.hello(files, token)
+
+    @ray.method(concurrency_group="orders")
+    def order(self, message: bytes) -> None:
+        self._worker.order(message)
+
+    @ray.method(concurrency_group="listen")
+    def listen(self, timeout_s: float) -> bytes:
+        return self._worker.listen(timeout_s)
 
 
 @final
@@ -126,7 +146,7 @@ class _Driver:
     def _on_order(self, message: dict[str, Any], _: object) -> None:
         actor = self._actors.get(message["worker"])
         if actor is not None:  # it has left meanwhile, and the coordinator will hear of it
-            actor.order.options(concurrency_group="orders").remote(json.dumps(message["order"]).encode())
+            actor.order.remote(json.dumps(message["order"]).encode())
 
     def _on_kill(self, message: dict[str, Any], _: object) -> None:
         self._dismiss(message["worker"])
@@ -159,7 +179,7 @@ class _Driver:
         name = f"worker-{next(self._numbers)}"
         threads: dict[str, Any] = {"concurrency_groups": {"orders": 1, "listen": 1}}
         made: Any = (
-            ray.remote(**threads)(RayWorker)
+            ray.remote(**threads)(Actor)
             .options(
                 num_cpus=self._connection["cpus"],
                 num_gpus=self._connection["gpus"],
@@ -205,7 +225,7 @@ class _Driver:
 
     def _listen(self, name: str) -> None:
         actor = self._actors[name]
-        self._await("said", name, actor.listen.options(concurrency_group="listen").remote(LISTEN_S))
+        self._await("said", name, actor.listen.remote(LISTEN_S))
 
     def _on_said(self, name: str, future: Any) -> None:
         if name not in self._actors:
@@ -275,9 +295,9 @@ def _in_words(error: Exception, address: str) -> ExecutorError:
             f"the study's folder is too large to travel: {text}",
             hint="put data elsewhere and name it by an absolute path, or list it in the folder's .gitignore",
         )
-    if any(isinstance(one, exceptions.AuthenticationError) for one in (error, error.__cause__, error.__context__)):
+    if isinstance(error, exceptions.AuthenticationError):
         return ExecutorError(
-            f"the Ray cluster at {address} takes no one without its token",
+            f"the Ray cluster at {address} takes no one without its token, and there is none",
             hint="RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE (ray get-auth-token prints the cluster's)",
         )
     if "Version mismatch" in str(error):
@@ -287,10 +307,7 @@ def _in_words(error: Exception, address: str) -> ExecutorError:
         )
     if isinstance(error, ImportError):
         return ExecutorError(f"Ray cannot be used: {text}", hint="pip install 'hpsearch[ray]'")
-    return ExecutorError(
-        f"there is no Ray cluster at {address}: {text}",
-        hint="--ray-address auto (one that runs here), HOST:PORT (6379) or ray://HOST:10001; without it one is started",
-    )
+    return ExecutorError(f"there is no Ray cluster at {address}: {text}", hint=ADDRESSES)
 
 
 def _cause(error: BaseException) -> str:

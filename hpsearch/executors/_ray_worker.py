@@ -24,11 +24,13 @@ from hpsearch.executor import Assignment
 from hpsearch.executors import _wire as wire
 from hpsearch.executors.local import LocalExecutor
 from hpsearch.objective import Workload
-from hpsearch.trial import Lost, Report, RunKey
+from hpsearch.trial import EpochReport, Grouped, Lost, Report, RunKey
 
 #: packages whose versions must be the coordinator's
 PACKAGES = ("hpsearch", "torch")
 
+#: seconds for which reports of epochs are gathered
+GATHER_S = 0.05
 #: training code has no business with the cluster's token
 CREDENTIALS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
@@ -59,7 +61,7 @@ def _own_folder() -> Path:
 
 @final
 class RayWorker:
-    """One actor. ``order`` and ``listen`` have a thread each; only the latter uses the local executor.
+    """What an actor has. ``order`` and ``listen`` have a thread each; only the latter uses the local executor.
 
     Args:
         name: as the coordinator knows it.
@@ -72,7 +74,8 @@ class RayWorker:
             os.environ.pop(name_of_secret, None)
         self._name = name
         self._folder = _own_folder()
-        self._executor = LocalExecutor(1, device=device, lanes=lanes)
+        bell, self._button = socket.socketpair()
+        self._executor = LocalExecutor(1, device=device, lanes=lanes, bell=bell)
         self._orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._waiting: deque[tuple[list[Assignment], Workload]] = deque()
 
@@ -87,7 +90,7 @@ class RayWorker:
     def order(self, message: bytes) -> None:
         """Take an order, a JSON object; ``listen`` carries it out."""
         self._orders.put(json.loads(message))
-        self._executor.ring()
+        self._button.send(b"r")
 
     def listen(self, timeout_s: float) -> bytes:
         """The next reports as a message for the coordinator; empty where nothing was said for so long.
@@ -105,6 +108,12 @@ class RayWorker:
             if patience <= 0 and not said:
                 return b""
             said += self._executor.poll(0.0 if said else patience)
+        # Epochs are in no hurry, and travel together; an end is what somebody waits for.
+        end = time.monotonic() + GATHER_S
+        while all(isinstance(report, EpochReport | Grouped) for report in said) and self._orders.empty():
+            if (patience := end - time.monotonic()) <= 0:
+                break
+            said += self._executor.poll(patience)
         return wire.frame({"is": "reports", "worker": self._name, "reports": wire.pack_reports(said)})
 
     def _obey(self, order: dict[str, Any]) -> Sequence[Report]:

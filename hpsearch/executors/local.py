@@ -42,12 +42,15 @@ class LocalExecutor(Executor):
         workers: how many processes; None: one for each GPU, or one for each CPU core where there is none.
         device: ``auto`` and ``cuda`` spread the workers over the GPUs; ``cuda:1``, ``cpu`` ... is for all of them.
         lanes: how many runs a worker takes at once. Must be 1 for workloads that are ``isolate``.
+        bell: what comes out of it ends the poll that waits: another thread has something to say.
 
     Raises:
         ExecutorError: ``workers`` or ``lanes`` below 1.
     """
 
-    def __init__(self, workers: int | None = None, device: str = "auto", lanes: int = 1) -> None:
+    def __init__(
+        self, workers: int | None = None, device: str = "auto", lanes: int = 1, bell: socket.socket | None = None
+    ) -> None:
         for name, number in (("workers", workers), ("lanes", lanes)):
             if number is not None and number < 1:
                 raise ExecutorError(f"{name} must be at least 1, not {number}")
@@ -57,8 +60,8 @@ class LocalExecutor(Executor):
         self._workers: list[Worker | None] = [None] * self._limit
         self._leaving: list[Worker] = []
         self._selector = selectors.DefaultSelector()
-        self._bell, self._button = socket.socketpair()
-        self._selector.register(self._bell, selectors.EVENT_READ, None)
+        if bell is not None:
+            self._selector.register(bell, selectors.EVENT_READ)
         self._said: list[Report] = []
         self._failed_starts = 0
         self._closed = False
@@ -97,7 +100,7 @@ class LocalExecutor(Executor):
             rung = False
             for key, mask in events:
                 if key.data is None:
-                    rung = bool(self._bell.recv(4096))
+                    rung = bool(os.read(key.fd, 4096))
                     continue
                 place, worker = key.data
                 if self._workers[place] is not worker:  # an earlier event of this round may have replaced it
@@ -113,11 +116,6 @@ class LocalExecutor(Executor):
         self._leaving = [worker for worker in self._leaving if not worker.gone()]
         said, self._said = self._said, []
         return said
-
-    def ring(self) -> None:
-        """End the poll that waits, or the next one. Another thread may call this, and nothing else."""
-        with contextlib.suppress(OSError):  # it is closed
-            self._button.send(b"r")
 
     def stop(self, runs: Collection[RunKey], *, now: bool = False) -> None:
         """End these runs. ``now`` ends the workers that have them, and the other runs of these (``stopped`` too)."""
@@ -138,13 +136,11 @@ class LocalExecutor(Executor):
         workers = [*self._leaving, *(worker for worker in self._workers if worker is not None)]
         self._leaving, self._workers = [], [None] * self._limit
         self._selector.close()
-        for end in (self._bell, self._button):
-            end.close()
         for worker in workers:
             worker.hang_up()
-        deadline = time.monotonic() + _CLOSE_S
+        end = time.monotonic() + _CLOSE_S
         for worker in workers:
-            worker.bury(max(0.05, deadline - time.monotonic()))
+            worker.bury(max(0.05, end - time.monotonic()))
 
     def _room(self, place: int) -> int:
         worker = self._workers[place]

@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
     db = f"sqlite:///{tmp_path}/r.db"
     with pytest.raises(StudyError, match="pruner: is not for Tune's trials"):
-        StudySearcher(hp.read_study(tmp_path / "study.yaml", {"pruner": "{median: {max_epochs: 4}}"}), db=db)
+        StudySearcher(hp.read_study(tmp_path / "study.yaml", {"pruner": "{median: {max_epochs: 40}}"}), db=db)
     with pytest.raises(StudyError, match=r"search_space\.seed"):
         StudySearcher(hp.read_study(tmp_path / "study.yaml", {"seeds": 2, "search_space.seed": 3}), db=db)
     searcher = StudySearcher(hp.read_study(tmp_path / "study.yaml", {"seeds": 2}), db=db)

@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -23,10 +24,22 @@ from tests.conformance.executors import (
 )
 from tests.ray_nodes import cluster
 
+#: Ray leaves the log files of its client's server open
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in.*ray_client_server:pytest.PytestUnraisableExceptionWarning"
+)
+
 
 @pytest.fixture(scope="module")
-def address():
-    with cluster(0, num_cpus=3) as made:
+def client_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def address(client_port):
+    with cluster(0, num_cpus=3, ray_client_server_port=client_port) as made:
         yield made.address
 
 
@@ -191,6 +204,15 @@ def test_without_ray_it_says_how_to_install_it(tmp_path, monkeypatch):
     with pytest.raises(ExecutorError, match="Ray is not installed") as caught:
         RayCluster(ClusterOptions(), OBJECTIVES, tmp_path)
     assert caught.value.hint == "pip install 'hpsearch[ray]'"
+
+
+def test_a_cluster_behind_rays_client_is_the_same(address, client_port, place, tmp_path):
+    executor = make(f"ray://127.0.0.1:{client_port}", place, 1, 4)
+    try:
+        said = drive(executor, [assignment(t) for t in range(4)], task("Line", tmp_path, 4))
+        assert {last.state for last in ends(said)} == {State.COMPLETE}
+    finally:
+        executor.close()
 
 
 def _until(found, limit_s=60.0):

@@ -126,7 +126,7 @@ def pid_of(node: Any, kind: str) -> int:
 def actors(node: Any) -> list[psutil.Process]:
     """The workers' actors on a node."""
     children = psutil.Process(pid_of(node, "raylet")).children()
-    return [child for child in children if "RayWorker" in " ".join(child.cmdline())]
+    return [child for child in children if "ray::Actor" in " ".join(child.cmdline())]
 
 
 @pytest.mark.timeout(400)
