@@ -175,11 +175,15 @@ def test_a_folder_that_is_too_large_says_so(address, place, tmp_path, monkeypatc
     assert "absolute path" in caught.value.hint
 
 
-def test_a_wrong_token_and_a_wrong_address_are_refused(address, place, monkeypatch):
+def test_a_wrong_token_is_refused(address, place, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     with pytest.raises(ExecutorError, match="takes no one without its token") as caught:
         RayCluster(ClusterOptions(address=address), OBJECTIVES, place)
     assert "RAY_AUTH_TOKEN" in caught.value.hint
+
+
+@pytest.mark.full  # Ray takes 15 s to believe it; --ray-address auto without a cluster is in tests/cli
+def test_a_wrong_address_is_refused(place):
     with pytest.raises(ExecutorError, match="there is no Ray cluster at nowhere:1") as caught:
         RayCluster(ClusterOptions(address="nowhere:1"), OBJECTIVES, place)
     assert "--ray-address" in caught.value.hint
