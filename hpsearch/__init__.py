@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hpsearch.errors import HpsearchError, Paused, Pruned, StudyError
+    from hpsearch.executors.ray import ClusterOptions
     from hpsearch.launch import run
     from hpsearch.objective import ActiveRun, Constant, Cosine, Data, Plateau, Step, TrainingTask
     from hpsearch.pruners.hyperband import Hyperband
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "hpsearch.errors": ("HpsearchError", "Paused", "Pruned", "StudyError"),
+    "hpsearch.executors.ray": ("ClusterOptions",),
     "hpsearch.launch": ("run",),
     "hpsearch.objective": ("ActiveRun", "Constant", "Cosine", "Data", "Plateau", "Step", "TrainingTask"),
     "hpsearch.pruners.hyperband": ("Hyperband",),
@@ -49,6 +51,7 @@ __all__ = [
     "ActiveRun",
     "Bayesian",
     "Categorical",
+    "ClusterOptions",
     "CoarseToFine",
     "Constant",
     "Cosine",

@@ -10,15 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from hpsearch.errors import Problem, StudyError
 from hpsearch.executor import Assignment, Executor
-from hpsearch.objective import Workload, find
+from hpsearch.objective import Workload, find, source_hash
 from hpsearch.plan import Measured, MeasuredGroup, parted_by
 from hpsearch.space import Params
-from hpsearch.study import Study
+from hpsearch.store import StudyRecord
+from hpsearch.study import Study, fingerprint, spec_of
 from hpsearch.trial import STREAMED, EpochReport, Finished, Grouped, Lost, PausedReport, Report, RunKey, State
+
+if TYPE_CHECKING:
+    from hpsearch.executors.ray import RayCluster
 
 #: how long ``measure`` watches
 MEASURE_S = 20.0
@@ -77,12 +81,22 @@ def watch(
             executor.close()
 
 
-def executor_of(on: str, workers: int | None, device: str, lanes: int = 1) -> Executor:
-    """The executor of this name, ``local`` or ``inline``, whose workers take so many runs at once.
+def executor_of(
+    on: str, workers: int | None, device: str, lanes: int = 1, cluster: RayCluster | None = None
+) -> Executor:
+    """The executor of this name, ``local``, ``inline`` or ``ray``, whose workers take so many runs at once.
+
+    Args:
+        cluster: where the workers of ``ray`` are; closed with the executor.
 
     Raises:
         StudyError: no such executor.
+        ExecutorError: no worker can be started on the cluster.
     """
+    if cluster is not None:
+        from hpsearch.executors.ray import RayExecutor
+
+        return RayExecutor(cluster, workers, lanes=lanes)
     if on == "inline":
         from hpsearch.executors.inline import InlineExecutor
 
@@ -91,7 +105,7 @@ def executor_of(on: str, workers: int | None, device: str, lanes: int = 1) -> Ex
         from hpsearch.executors.local import LocalExecutor
 
         return LocalExecutor(workers, device=device, lanes=lanes)
-    raise StudyError([Problem(field="--on", message=f"{on!r} is no place for workers", hint="local or inline")])
+    raise StudyError([Problem(field="--on", message=f"{on!r} is no place for workers", hint="local, inline or ray")])
 
 
 def workload_of(study: Study, device: str, files: Path) -> Workload:
@@ -107,6 +121,22 @@ def workload_of(study: Study, device: str, files: Path) -> Workload:
         threads=study.threads,
         device=device,
         files=files,
+    )
+
+
+def record_of(study: Study) -> StudyRecord:
+    """What is stored of a study itself."""
+    spec = spec_of(study)
+    file = study.file
+    # A study written in Python is known by its spec; its text would not be read again.
+    text = file.read_text(encoding="utf-8-sig") if file and file.suffix != ".py" else ""
+    return StudyRecord(
+        name=study.name,
+        spec=spec,
+        fingerprint=fingerprint(spec),
+        code_hash=source_hash(study.objective),
+        file=str(file.resolve()) if file else "",
+        text=text,
     )
 
 

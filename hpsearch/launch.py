@@ -11,22 +11,25 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-from hpsearch.attempt import executor_of, time_alone, time_together, watch, workload_of
+from hpsearch.attempt import executor_of, record_of, time_alone, time_together, watch, workload_of
 from hpsearch.declaration import is_function, is_task
 from hpsearch.errors import NotFoundError, Problem, StudyChangedError, StudyError
 from hpsearch.executor import Assignment
-from hpsearch.objective import find, source_hash
+from hpsearch.objective import find
 from hpsearch.plan import Measured, batch_of
 from hpsearch.progress import Ending, Progress
 from hpsearch.search import Observer, search
 from hpsearch.settings import database, files_folder
 from hpsearch.space import Params
-from hpsearch.store import StudyRecord, this_process
+from hpsearch.store import this_process
 from hpsearch.strategy import History
-from hpsearch.study import Study, differences, fingerprint, spec_of
+from hpsearch.study import Study, differences, spec_of
 from hpsearch.trial import EpochReport, Finished, Lost, Report, RunKey
+
+if TYPE_CHECKING:
+    from hpsearch.executors.ray import ClusterOptions, RayCluster
 
 #: a study whose coordinator is silent for so long is free for another one
 LEASE_S = 60.0
@@ -86,6 +89,7 @@ def run(
     workers: int | None = None,
     on: str = "local",
     device: str = "auto",
+    cluster: ClusterOptions | None = None,
     fuse: int | str = "auto",
     extend: bool = False,
     allow_changed_code: bool = False,
@@ -100,9 +104,10 @@ def run(
     Args:
         study: from ``read_study`` or ``define``.
         db: the database's URL (``database`` says the default).
-        workers: worker processes; None: one a CUDA device, or one a core.
-        on: ``local`` (worker processes) or ``inline`` (this process, for debugging).
+        workers: worker processes; None: one a CUDA device, or one a core; on Ray as many as the cluster holds.
+        on: ``local`` (worker processes), ``ray`` (a cluster) or ``inline`` (this process, for debugging).
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
+        cluster: which Ray cluster, and how much of it a worker has; None: one that is started on this machine.
         fuse: how many runs a worker trains together (``lanes_of``); no trial depends on it.
         extend: the study may have a larger budget (``n_trials``, ``budget``) than the stored one of its name.
         allow_changed_code: go on though the training code has changed since the study began.
@@ -123,13 +128,16 @@ def run(
     find(study.objective)
     lanes, fixed = lanes_of(study, fuse, device)
     url = database(db)
-    record = _record(study)
+    record = record_of(study)
     _refuse_budget(study, url, extend=extend)
-    workload = workload_of(study, device, files or files_folder(url, study.name))
-    workload = replace(workload, lanes=lanes, fixed_lanes=fixed)
-    interrupts = Interrupts()
+    files, interrupts, ray = files or files_folder(url, study.name), Interrupts(), None
     store = open_store(url, patience_s=interrupts.patience_s, tell=tell)
-    executor = executor_of(on, workers, device, lanes)
+    if on == "ray":
+        ray = _connect(study, cluster, device, files)
+        device = ray.device
+        lanes, fixed = lanes_of(study, fuse, device)
+    workload = replace(workload_of(study, device, files), lanes=lanes, fixed_lanes=fixed)
+    executor = executor_of(on, workers, device, lanes, ray)
     try:
         with interrupts.installed() if signals else nullcontext():
             ending = search(
@@ -156,6 +164,24 @@ def run(
         progress=ending.progress,
         exit_code=_exit_code(ending, interrupts),
     )
+
+
+def _connect(study: Study, cluster: ClusterOptions | None, device: str, files: Path) -> RayCluster:
+    """The Ray cluster whose workers have what ``device`` says: ``cpu`` no GPU, ``cuda`` at least a part of one.
+
+    Raises:
+        StudyError: another device.
+        ExecutorError: there is no such cluster.
+    """
+    from hpsearch.executors.ray import ClusterOptions, RayCluster
+
+    options = cluster or ClusterOptions()
+    if device not in ("auto", "cpu", "cuda"):
+        hint = "auto, cpu or cuda: Ray chooses a GPU for each worker"
+        raise StudyError([Problem(field="device", message=f"{device!r} is no device of a cluster", hint=hint)])
+    if options.gpus_per_worker is None and device != "auto":
+        options = replace(options, gpus_per_worker=1.0 if device == "cuda" else 0.0)
+    return RayCluster(options, study.objective.folder, files)
 
 
 def lanes_of(study: Study, fuse: int | str, device: str = "auto") -> tuple[int, bool]:
@@ -285,21 +311,6 @@ def attempt(
     key = RunKey(0, study.seeds[0] if seed is None else seed)
     watch(study, [Assignment(run=key, params={**first, **params}, attempt=1)], device=device, hear=passed_on)
     return last[0]
-
-
-def _record(study: Study) -> StudyRecord:
-    spec = spec_of(study)
-    file = study.file
-    # A study written in Python is known by its spec; its text would not be read again.
-    text = file.read_text(encoding="utf-8-sig") if file and file.suffix != ".py" else ""
-    return StudyRecord(
-        name=study.name,
-        spec=spec,
-        fingerprint=fingerprint(spec),
-        code_hash=source_hash(study.objective),
-        file=str(file.resolve()) if file else "",
-        text=text,
-    )
 
 
 def _refuse_budget(study: Study, url: str, *, extend: bool) -> None:

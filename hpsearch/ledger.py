@@ -15,7 +15,7 @@ from hpsearch.archive import state_of
 from hpsearch.ask import ask, baselines_of, total_of, window_of
 from hpsearch.backlog import Backlog
 from hpsearch.cohort import Cohorts, Ruling
-from hpsearch.errors import HpsearchError, ObjectiveError, UnusableError
+from hpsearch.errors import ExecutorError, HpsearchError, ObjectiveError, UnusableError
 from hpsearch.executor import Assignment
 from hpsearch.progress import Ending, Engines, Pace, Progress
 from hpsearch.store import Claim, Draft, Score, Snapshot, Turn
@@ -132,6 +132,12 @@ class Ledger:
         for ruling in self._cohorts.decide():
             self._rule(ruling)
 
+    def abandon(self, error: ExecutorError) -> None:
+        """There are no workers any more: their runs wait for the next coordinator, and none is charged for it."""
+        self.fatal = error
+        for key, attempt in list(self._running.items()):
+            self._lose(Lost(run=key, attempt=attempt, cause="coordinator"))
+
     def ask(self) -> None:
         """Let the strategy choose, where a batch is due."""
         if self._over:
@@ -200,7 +206,9 @@ class Ledger:
     def ending(self, *, stopped: bool, interrupted: bool) -> Ending:
         """How the search ends here; ``stopped``: by request, before it was done; ``interrupted``: by a signal."""
         state, reason = "complete", "" if self.done else "the time budget is used up"
-        if self.fatal:
+        if isinstance(self.fatal, ExecutorError):
+            state, reason = "interrupted", str(self.fatal)
+        elif self.fatal:
             state, reason = "failed", str(self.fatal)
         elif stopped and not self.done:
             state, reason = ("interrupted", "by the user") if interrupted else ("stopped", "by hpsearch stop")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, final
 
-from hpsearch.errors import ObjectiveError
+from hpsearch.errors import ExecutorError, ObjectiveError
 from hpsearch.executor import Executor
 from hpsearch.ledger import Ledger
 from hpsearch.objective import Workload
@@ -86,7 +86,10 @@ def search(
     ledger, clock = Ledger(study, snapshot, epochs=pruning and pruning.epochs), _Clock()
     level, deadline = 0, 0.0
     while True:
-        ledger.apply(executor.poll(POLL_S if ledger.running else 0.0))
+        try:
+            ledger.apply(executor.poll(POLL_S if ledger.running else 0.0))
+        except ExecutorError as error:
+            ledger.abandon(error)
         ledger.seconds = snapshot.seconds + clock.elapsed()
         over_budget = study.budget_s is not None and ledger.seconds >= study.budget_s
         asked = max(level, interrupt.level, 2 if ledger.fatal else 0)

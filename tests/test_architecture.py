@@ -49,7 +49,7 @@ ROOMS = {
     "cyclopts": ["cli/"],
     "rich": ["cli/"],
     "plotly": ["figures/"],
-    "ray": ["executors/ray.py", "bridges/"],
+    "ray": ["executors/_ray_driver.py", "bridges/"],
     "fastapi": ["dashboard/"],
     "sklearn": [],
 }

@@ -14,15 +14,64 @@ from cyclopts import Group, Parameter
 from hpsearch.cli.plan import overrides
 from hpsearch.cli.settings import COMMON, Common, device, fusing, workers
 from hpsearch.cli.terminal import ask, duration, interactive, number, out, out_json, params_text, say
-from hpsearch.errors import UsageError
+from hpsearch.errors import ExecutorError, UsageError
 from hpsearch.trial import State
 
 if TYPE_CHECKING:
+    from hpsearch.executors.ray import ClusterOptions
     from hpsearch.launch import Outcome
     from hpsearch.study import Study
 
 CHANGES = Group("Changes to the study file", sort_key=1)
 HOW = Group("How it runs", sort_key=2)
+RAY_CLUSTER = Group("On a Ray cluster", sort_key=3)
+
+
+@Parameter(name="*", group=RAY_CLUSTER)
+@final
+@dataclass(frozen=True, kw_only=True)
+class RayFlags:
+    """With ``--on ray``: which cluster, and how much of it a worker has."""
+
+    ray_address: Annotated[
+        str | None,
+        Parameter(help="auto (the one that runs here), HOST:PORT or ray://...; else RAY_ADDRESS, else start one here."),
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None, Parameter(help="1, 0.25 ...; default: one GPU where the cluster has any.")
+    ] = None
+    cpus_per_worker: Annotated[float | None, Parameter(help="CPUs that a worker takes; default: 1.")] = None
+    py_modules: Annotated[
+        list[Path] | None,
+        Parameter(negative="", help="A package's folder that travels with the study's; may be given again."),
+    ] = None
+
+    def options(self, on: str) -> ClusterOptions | None:
+        """As ``launch.run`` takes them.
+
+        Raises:
+            UsageError: they are given without ``--on ray``, or cannot be.
+        """
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if on != "ray":
+            if given:
+                flag = "--" + next(iter(given)).replace("_", "-")
+                raise UsageError(f"{flag} is of Ray's workers, and they are {on}", hint=f"--on ray {flag} ...")
+            return None
+        from hpsearch.executors.ray import ClusterOptions
+
+        try:
+            return ClusterOptions(
+                address=self.ray_address,
+                gpus_per_worker=self.gpus_per_worker,
+                cpus_per_worker=1.0 if self.cpus_per_worker is None else self.cpus_per_worker,
+                py_modules=tuple(self.py_modules or ()),
+            )
+        except ExecutorError as error:
+            raise UsageError(str(error)) from None
+
+
+RAY = RayFlags()
 
 
 @Parameter(name="*", group=HOW)
@@ -31,14 +80,15 @@ HOW = Group("How it runs", sort_key=2)
 class How:
     """What ``run`` and ``resume`` can be told about where and how, which changes no trial."""
 
-    workers: Annotated[int | None, Parameter(help="Worker processes; default: one a CUDA device, or one a core.")] = (
-        None
-    )
+    workers: Annotated[
+        str | None, Parameter(help="Workers; auto: one a GPU, or one a core; on Ray as many as the cluster holds.")
+    ] = None
     on: Annotated[
-        Literal["local", "inline"],
-        Parameter(help="local: worker processes; inline: this process, for debugging."),
+        Literal["local", "ray", "inline"],
+        Parameter(help="local: worker processes; ray: a Ray cluster; inline: this process, for debugging."),
     ] = "local"
     device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1 ...")] = None
+    ray: RayFlags = RAY
     fuse: Annotated[
         str, Parameter(help="How many runs of a TrainingTask a worker trains together: a number, auto or off.")
     ] = "auto"
@@ -64,6 +114,7 @@ class How:
             "workers": workers(self.workers),
             "on": self.on,
             "device": device(self.device),
+            "cluster": self.ray.options(self.on),
             "fuse": fusing(self.fuse),
             "files": self.files,
             "grace_s": seconds("--grace", self.grace),

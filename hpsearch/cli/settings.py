@@ -52,17 +52,17 @@ class Common:
 COMMON = Common()
 
 
-def workers(flag: int | None) -> int | None:
-    """How many workers; None: one for each device, or for each core.
+def workers(flag: str | int | None) -> int | None:
+    """How many workers; None (``auto``): one for each device, or for each core, or as many as a cluster holds.
 
     Raises:
-        UsageError: no whole number of at least 1.
+        UsageError: no whole number of at least 1, and not ``auto``.
     """
     text, source = setting("workers", None if flag is None else str(flag))
-    if text is None:
+    if text is None or text.strip() == "auto":
         return None
     if not text.strip().isdecimal() or int(text) < 1:
-        raise UsageError(f"{source}: {text!r} must be a whole number of at least 1")
+        raise UsageError(f"{source}: {text!r} must be a whole number of at least 1, or auto")
     return int(text)
 
 

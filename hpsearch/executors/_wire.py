@@ -15,7 +15,7 @@ from typing import Any
 
 from hpsearch.executor import Assignment
 from hpsearch.objective import ObjectiveAddress, Workload
-from hpsearch.trial import Environment, EpochReport, Finished, Grouped, PausedReport, Report, RunKey, State
+from hpsearch.trial import Environment, EpochReport, Finished, Grouped, Lost, PausedReport, Report, RunKey, State
 
 _HEAD = struct.Struct("!I")
 #: bytes; a longer message means that somebody else writes into the socket
@@ -85,14 +85,14 @@ def pack_reports(reports: Iterable[Report]) -> list[dict[str, Any]]:
     return [_pack(report) for report in reports]
 
 
-def unpack_reports(data: object) -> list[Report]:
-    """The inverse of ``pack_reports``.
+def unpack_reports(data: object, *, lost: bool = False) -> list[Report]:
+    """The inverse of ``pack_reports``; ``lost``: also of reports of losses, which training code's process may not say.
 
     Raises:
         ValueError: no list of a worker's reports, or a field of the wrong kind.
     """
     try:
-        return [_unpack(one) for one in _list(data)]
+        return [_lost(one) if lost and one["is"] == "Lost" else _unpack(one) for one in _list(data)]
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"no report: {error!r}") from error
 
@@ -146,6 +146,17 @@ def _unpack(data: Mapping[str, Any]) -> Report:
     if data["is"] != "Finished":
         raise ValueError(f"no report: is {_shown(data['is'])}")
     return _finished(run, attempt, data)
+
+
+def _lost(data: Mapping[str, Any]) -> Lost:
+    return Lost(
+        run=_run(data["run"]),
+        attempt=_count(data["attempt"]),
+        cause=_text(data["cause"]),
+        seconds=_number(data["seconds"]),
+        worker=_text(data["worker"]),
+        company=tuple(_run(run) for run in _list(data["company"])),
+    )
 
 
 def _finished(run: RunKey, attempt: int, data: Mapping[str, Any]) -> Finished:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any, final
 from hpsearch.errors import ExecutorError
 from hpsearch.executor import Assignment, Executor
 from hpsearch.executors import _wire as wire
+from hpsearch.executors._shares import spread
 from hpsearch.executors._worker import Worker
 from hpsearch.objective import Workload
 from hpsearch.trial import Finished, Grouped, PausedReport, Report, RunKey, State
@@ -40,12 +42,15 @@ class LocalExecutor(Executor):
         workers: how many processes; None: one for each GPU, or one for each CPU core where there is none.
         device: ``auto`` and ``cuda`` spread the workers over the GPUs; ``cuda:1``, ``cpu`` ... is for all of them.
         lanes: how many runs a worker takes at once. Must be 1 for workloads that are ``isolate``.
+        bell: what comes out of it ends the poll that waits: another thread has something to say.
 
     Raises:
         ExecutorError: ``workers`` or ``lanes`` below 1.
     """
 
-    def __init__(self, workers: int | None = None, device: str = "auto", lanes: int = 1) -> None:
+    def __init__(
+        self, workers: int | None = None, device: str = "auto", lanes: int = 1, bell: socket.socket | None = None
+    ) -> None:
         for name, number in (("workers", workers), ("lanes", lanes)):
             if number is not None and number < 1:
                 raise ExecutorError(f"{name} must be at least 1, not {number}")
@@ -55,6 +60,8 @@ class LocalExecutor(Executor):
         self._workers: list[Worker | None] = [None] * self._limit
         self._leaving: list[Worker] = []
         self._selector = selectors.DefaultSelector()
+        if bell is not None:
+            self._selector.register(bell, selectors.EVENT_READ)
         self._said: list[Report] = []
         self._failed_starts = 0
         self._closed = False
@@ -63,7 +70,7 @@ class LocalExecutor(Executor):
         return 0 if self._closed else sum(self._room(place) for place in range(self._limit))
 
     def idle(self) -> int:
-        return 0 if self._closed else len(self._idle())
+        return 0 if self._closed else sum(self._room(place) == self._lanes for place in range(self._limit))
 
     def start(self, assignments: Sequence[Assignment], workload: Workload) -> None:
         """Give each to the worker that has the fewest, of those the warm ones first; a group to one that has none.
@@ -75,7 +82,9 @@ class LocalExecutor(Executor):
         if self._closed or len(assignments) > self.capacity():
             why = "is closed" if self._closed else f"has room for {self.capacity()}"
             raise ExecutorError(f"{len(assignments)} runs were started on a local executor that {why}")
-        for place, share in self._shares(assignments).items():
+        rooms = {place: self._room(place) for place in range(self._limit)}
+        cold = {place for place, worker in enumerate(self._workers) if worker is None}
+        for place, share in spread(assignments, rooms, self._lanes, cold, "a local executor").items():
             self._give(place, share, workload)
 
     def poll(self, timeout_s: float) -> list[Report]:
@@ -88,7 +97,11 @@ class LocalExecutor(Executor):
         while not self._closed:
             wait = 0.0 if self._said else max(0.0, began + timeout_s - time.monotonic())
             events = self._selector.select(wait)
+            rung = False
             for key, mask in events:
+                if key.data is None:
+                    rung = bool(os.read(key.fd, 4096))
+                    continue
                 place, worker = key.data
                 if self._workers[place] is not worker:  # an earlier event of this round may have replaced it
                     continue
@@ -98,7 +111,7 @@ class LocalExecutor(Executor):
                 if mask & selectors.EVENT_READ:
                     self._listen(place, worker, ended=key.fileobj is worker.guard)
             end = began + (GATHER_S if self._said else timeout_s)
-            if (self._said and not events) or time.monotonic() >= end:
+            if rung or (self._said and not events) or time.monotonic() >= end:
                 break
         self._leaving = [worker for worker in self._leaving if not worker.gone()]
         said, self._said = self._said, []
@@ -132,37 +145,6 @@ class LocalExecutor(Executor):
     def _room(self, place: int) -> int:
         worker = self._workers[place]
         return self._lanes if worker is None else worker.room(self._lanes)
-
-    def _idle(self) -> list[int]:
-        """Places that have nothing in hand, the warm ones first."""
-        idle = [place for place in range(self._limit) if self._room(place) == self._lanes]
-        return sorted(idle, key=lambda place: self._workers[place] is None)
-
-    def _shares(self, assignments: Sequence[Assignment]) -> dict[int, list[Assignment]]:
-        """Who gets what."""
-        shares: dict[int, list[Assignment]] = {}
-        groups: dict[int, list[Assignment]] = {}
-        for assignment in assignments:
-            if assignment.group is not None:
-                groups.setdefault(assignment.group, []).append(assignment)
-        idle = self._idle()
-        if len(groups) > len(idle) or any(len(group) > self._lanes for group in groups.values()):
-            sizes = ", ".join(str(len(group)) for group in groups.values())
-            raise ExecutorError(
-                f"groups of {sizes} runs were started on a local executor with {len(idle)} idle workers of "
-                f"{self._lanes} lanes"
-            )
-        shares |= dict(zip(idle, groups.values(), strict=False))
-        others = [place for place in range(self._limit) if place not in shares and self._room(place)]
-        loads = {place: self._lanes - self._room(place) for place in others}
-        singles = [assignment for assignment in assignments if assignment.group is None]
-        if len(singles) > self._lanes * len(loads) - sum(loads.values()):
-            raise ExecutorError(f"{len(singles)} runs were started beside groups that leave them too few workers")
-        for assignment in singles:
-            place = min(loads, key=lambda place: (loads[place], self._workers[place] is None))
-            loads[place] += 1
-            shares.setdefault(place, []).append(assignment)
-        return shares
 
     def _give(self, place: int, assignments: Sequence[Assignment], workload: Workload) -> None:
         """Give assignments to the worker of this place; a fresh one where there is none."""

@@ -1,0 +1,227 @@
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpsearch.errors import ExecutorError
+from hpsearch.executors import _ray_cluster
+from hpsearch.executors.ray import ClusterOptions, RayCluster, RayExecutor
+from hpsearch.trial import Finished, Lost, RunKey, State
+from tests.conformance.executors import (
+    OBJECTIVES,
+    ExecutorConformance,
+    assignment,
+    drive,
+    ends,
+    listen,
+    outcome,
+    task,
+    workload,
+)
+from tests.ray_nodes import cluster
+
+#: Ray leaves the log files of its client's server open
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in.*ray_client_server:pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def client_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def address(client_port):
+    with cluster(0, num_cpus=3, ray_client_server_port=client_port) as made:
+        yield made.address
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture(scope="module")
+def kept(address, place):
+    """Executors that are made once and used by several tests, by their lanes: a start costs seconds."""
+    made = {}
+
+    def give(lanes):
+        old = made.get(lanes)
+        if old is None or old.idle() != 1 or old.poll(0.0):
+            if old is not None:
+                old.close()
+            made[lanes] = make(address, place, 1, lanes)
+        return made[lanes]
+
+    yield give
+    for executor in made.values():
+        executor.close()
+
+
+def make(address, place, workers, lanes, folder=OBJECTIVES, **options):
+    return RayExecutor(RayCluster(ClusterOptions(address=address, **options), folder, place), workers, lanes=lanes)
+
+
+class TestRay(ExecutorConformance):
+    @pytest.fixture(autouse=True)
+    def _keep(self, kept):
+        self.kept = kept
+
+    def make(self, lanes):
+        return self.kept(lanes)
+
+    @pytest.fixture
+    def executor(self, lanes):
+        """Not closed by each test: that what one leaves behind does not hurt the next is a promise, too."""
+        return self.kept(lanes)
+
+    @pytest.fixture
+    def wide(self):
+        return self.kept(4)
+
+
+@pytest.fixture
+def wide(kept):
+    return kept(4)
+
+
+def test_a_crash_of_a_run_alone_is_its_own(kept, tmp_path):
+    last = outcome(kept(1), assignment(0, how="segfault"), workload("train", tmp_path, source="abuse.py"))
+    assert isinstance(last, Finished)
+    assert (last.state, last.reason) == (State.FAILED, "signal:11")
+    assert "Segmentation fault" in last.error
+
+
+def test_a_timeout_is_kept(kept, tmp_path):
+    work = workload("train", tmp_path, source="abuse.py", timeout_s=0.5)
+    last = outcome(kept(1), assignment(0, how="holds_the_lock"), work)
+    assert (last.state, last.reason) == (State.FAILED, "timeout")
+
+
+def test_a_training_process_killed_with_four_runs_loses_them_together(wide, tmp_path):
+    wide.start([assignment(t) for t in range(4)], task("Long", tmp_path, 4))
+    (log,) = _until(lambda: list(tmp_path.glob("groups/*.txt")))
+    os.kill(int(log.name.split("-")[1]), signal.SIGKILL)
+    said = ends(listen(wide, 4))
+    runs = {RunKey(t, 0) for t in range(4)}
+    assert {(type(r), r.cause) for r in said} == {(Lost, "signal:9")}
+    assert {r.run: set(r.company) for r in said} == {run: runs - {run} for run in runs}
+
+
+def test_an_actor_killed_loses_its_runs_and_is_replaced(wide, tmp_path):
+    (before,) = wide._members.values()
+    wide.start([assignment(t, attempt=2) for t in range(3)], task("Long", tmp_path, 4))
+    (log,) = _until(lambda: list(tmp_path.glob("groups/*.txt")))
+    training, actor = int(log.name.split("-")[1]), int(before.place.split(":")[1])
+    os.kill(actor, signal.SIGKILL)
+    said = ends(listen(wide, 3))
+    assert {(type(r), r.cause, r.attempt, len(r.company)) for r in said} == {(Lost, "connection", 2, 2)}
+    assert {r.worker for r in said} == {before.place}
+    again = drive(wide, [assignment(t, attempt=3) for t in range(3)], task("Line", tmp_path, 4))
+    assert {last.state for last in ends(again)} == {State.COMPLETE}
+    assert not [pid for pid in (training, actor) if psutil.pid_exists(pid)]
+
+
+def test_a_run_prints_into_its_log_and_knows_no_token(kept, tmp_path):
+    assert outcome(kept(1), assignment(0), workload("shows", tmp_path, source="abroad.py")).value == 0.0
+    assert (tmp_path / "0/0/log.txt").read_text().endswith("\nseen: []\n")
+
+
+def test_modules_travel_and_other_versions_are_refused(address, place, tmp_path):
+    package = tmp_path / "borrowed"
+    package.mkdir()
+    (package / "__init__.py").write_text("VALUE = 4.5\n")
+    executor = make(address, place, 1, 1, py_modules=(package,))
+    try:
+        last = outcome(executor, assignment(0), workload("borrows", tmp_path, source="abroad.py"))
+        assert (last.state, last.value) == (State.COMPLETE, 4.5), last.error
+    finally:
+        executor.close()
+    other = tmp_path / "study" / "torch-2.12.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.12.0\n")
+    with pytest.raises(ExecutorError, match=r"has torch 2\.12\.0, this process has torch 2\.1[3-9]"):
+        make(address, place, 1, 1, folder=other.parent)
+
+
+def test_a_machine_without_the_files_is_refused(address, tmp_path):
+    cluster = RayCluster(ClusterOptions(address=address), OBJECTIVES, tmp_path)
+    for token in tmp_path.glob(".hpsearch-*"):  # as on a machine that has another folder there
+        token.unlink()
+    with pytest.raises(ExecutorError, match="does not see the study's files") as caught:
+        RayExecutor(cluster, 1)
+    assert "--files" in caught.value.hint
+
+
+def test_a_cluster_without_gpus_is_refused(address, place):
+    with pytest.raises(ExecutorError, match=r"each worker is to have 0\.5 GPU, and the cluster has none") as caught:
+        RayCluster(ClusterOptions(address=address, gpus_per_worker=0.5), OBJECTIVES, place)
+    assert "--gpus-per-worker 0" in caught.value.hint
+
+
+def test_a_folder_that_is_too_large_says_so(address, place, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_max_grpc_message_size", str(2 << 20))
+    (tmp_path / "data.bin").write_bytes(os.urandom(3 << 20))
+    with pytest.raises(ExecutorError, match="the study's folder is too large to travel") as caught:
+        RayCluster(ClusterOptions(address=address), tmp_path, place)
+    assert "absolute path" in caught.value.hint
+
+
+def test_a_wrong_token_is_refused(address, place, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    with pytest.raises(ExecutorError, match="takes no one without its token") as caught:
+        RayCluster(ClusterOptions(address=address), OBJECTIVES, place)
+    assert "RAY_AUTH_TOKEN" in caught.value.hint
+
+
+@pytest.mark.full  # Ray takes 15 s to believe it; --ray-address auto without a cluster is in tests/cli
+def test_a_wrong_address_is_refused(place):
+    with pytest.raises(ExecutorError, match="there is no Ray cluster at nowhere:1") as caught:
+        RayCluster(ClusterOptions(address="nowhere:1"), OBJECTIVES, place)
+    assert "--ray-address" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"gpus_per_worker": 1.5}, r"gpus per worker must be a whole number or a part of one GPU, not 1\.5"),
+        ({"gpus_per_worker": -1.0}, "gpus per worker"),
+        ({"cpus_per_worker": 0.0}, "cpus per worker must be above 0, not 0"),
+        ({"py_modules": (Path("/nowhere"),)}, "there is no folder /nowhere"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(options, words):
+    with pytest.raises(ExecutorError, match=words):
+        ClusterOptions(**options)
+
+
+def test_without_ray_it_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(_ray_cluster, "find_spec", lambda name: None)
+    with pytest.raises(ExecutorError, match="Ray is not installed") as caught:
+        RayCluster(ClusterOptions(), OBJECTIVES, tmp_path)
+    assert caught.value.hint == "pip install 'hpsearch[ray]'"
+
+
+def test_a_cluster_behind_rays_client_is_the_same(address, client_port, place, tmp_path):
+    executor = make(f"ray://127.0.0.1:{client_port}", place, 1, 4)
+    try:
+        said = drive(executor, [assignment(t) for t in range(4)], task("Line", tmp_path, 4))
+        assert {last.state for last in ends(said)} == {State.COMPLETE}
+    finally:
+        executor.close()
+
+
+def _until(found, limit_s=60.0):
+    end = time.monotonic() + limit_s
+    while not (answer := found()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return answer

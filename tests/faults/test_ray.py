@@ -1,0 +1,184 @@
+"""A study on three nodes of one machine: parts of the cluster die, come and go; then its head."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import hpsearch as hp
+from hpsearch.trial import State
+from tests.ray_nodes import add_node, cluster
+
+TASK = """
+import time
+
+import torch
+from torch import nn
+import hpsearch as hp
+
+
+class Task(hp.TrainingTask):
+    epochs = 8
+    batch_size = 50
+
+    def model(self, params):
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(params["dropout"]), nn.Linear(8, 2))
+
+    def data(self):
+        inputs = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+        return hp.Data(inputs, (inputs[:, 0] * inputs[:, 1] > 0).long())
+
+    def metrics(self, output, target):
+        time.sleep(0.25)
+        return {}
+"""
+STUDY = """
+name: abroad
+objective: task.py:Task
+search_space:
+  lr: {log: [1e-3, 1]}
+  dropout: {uniform: [0, 0.5]}
+strategy: {coarse_to_fine: {trials_per_round: 20}}
+metric: {val_loss: minimize}
+n_trials: 40
+pruner: {successive_halving: {min_epochs: 2, eta: 2}}
+baseline: false
+"""
+#: runs that a worker trains together
+LANES = 5
+Outcome = list[tuple[Any, ...]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("abroad")
+    (folder / "task.py").write_text(TASK)
+    (folder / "study.yaml").write_text(STUDY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calm(folder: Path) -> Outcome:
+    """The study by local workers."""
+    process = start(folder, "calm", "--workers", "2")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors.decode()
+    return outcome(folder, "calm")
+
+
+@pytest.fixture
+def nodes() -> Iterator[Any]:
+    with cluster(2) as made:
+        yield made
+
+
+def start(folder: Path, db: str, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "hpsearch", "run", "study.yaml", "--db", f"sqlite:///{db}.db"]
+    files = ["--files", str(folder / db), "--progress", "none", "--fuse", str(LANES)]
+    return subprocess.Popen([*command, *files, *options], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def outcome(folder: Path, db: str) -> Outcome:
+    """All that must be the same, wherever it was trained."""
+    trials = hp.load("abroad", f"sqlite:///{folder}/{db}.db").trials
+    assert {trial.state for trial in trials} <= {State.COMPLETE, State.PRUNED}
+    return [
+        (t.number, t.batch, t.history_seq, dict(t.params), t.state, t.value, t.sd, [(r.key, r.value) for r in t.runs])
+        for t in trials
+    ]
+
+
+def finished(folder: Path, db: str) -> dict[object, float | None]:
+    try:
+        trials = hp.load("abroad", f"sqlite:///{folder}/{db}.db").trials
+    except hp.HpsearchError:
+        return {}
+    return {run.key: run.value for trial in trials for run in trial.runs if run.state.final}
+
+
+def until(process: subprocess.Popen[bytes], true: Callable[[], object], limit_s: float = 90.0) -> None:
+    end = time.monotonic() + limit_s
+    while not true():
+        assert process.poll() is None, f"it has ended: {process.communicate()[1].decode()}"
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def ends(folder: Path, db: str) -> Callable[[], int]:
+    """How many further runs have ended."""
+    before = len(finished(folder, db))
+    return lambda: len(finished(folder, db)) - before
+
+
+def pid_of(node: Any, kind: str) -> int:
+    return int(node.all_processes[kind][0].process.pid)
+
+
+def actors(node: Any) -> list[psutil.Process]:
+    """The workers' actors on a node."""
+    children = psutil.Process(pid_of(node, "raylet")).children()
+    return [child for child in children if "ray::Actor" in " ".join(child.cmdline())]
+
+
+@pytest.mark.timeout(400)
+def test_a_study_outlives_each_of_its_nodes(folder: Path, calm: Outcome, nodes: Any) -> None:
+    first, second = sorted(nodes.worker_nodes, key=lambda node: pid_of(node, "raylet"))
+    process = start(folder, "nodes", "--on", "ray", "--ray-address", nodes.address)
+    try:
+        until(process, lambda: actors(first) and actors(second))
+        until(process, ends(folder, "nodes"))
+        # The process of a worker: it is lost, and replaced.
+        actors(first)[0].kill()
+        until(process, ends(folder, "nodes"))
+        # A node without notice.
+        os.kill(pid_of(second, "raylet"), signal.SIGKILL)
+        until(process, ends(folder, "nodes"))
+        # Another one comes, and gets a worker.
+        third = add_node(nodes)
+        until(process, lambda: actors(third))
+        # The last of the old ones is taken away in good order.
+        nodes.remove_node(first)
+        until(process, ends(folder, "nodes"))
+        _, errors = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors.decode()
+    assert outcome(folder, "nodes") == calm
+    attempts = [run.attempt for trial in hp.load("abroad", f"sqlite:///{folder}/nodes.db").trials for run in trial.runs]
+    assert max(attempts) > 1
+
+
+@pytest.mark.timeout(400)
+def test_without_its_head_a_study_pauses_and_goes_on_with_another(folder: Path, calm: Outcome) -> None:
+    with cluster(2) as made:
+        process = start(folder, "head", "--on", "ray", "--ray-address", made.address)
+        try:
+            until(process, lambda: len(finished(folder, "head")) > 5)
+            made.head_node.kill_gcs_server(check_alive=False)
+            _, errors = process.communicate(timeout=90)
+        finally:
+            process.kill()
+    assert process.returncode == 6, errors.decode()
+    said = errors.decode()
+    assert "the Ray cluster at" in said
+    assert "is lost" in said
+    assert "the same command goes on" in said
+    known = finished(folder, "head")
+    study = hp.load("abroad", f"sqlite:///{folder}/head.db").study
+    assert study.state == "interrupted"
+    assert "is lost" in study.reason
+    # Another cluster, which the command starts for itself.
+    process = start(folder, "head", "--on", "ray")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors.decode()
+    assert known.items() <= finished(folder, "head").items()
+    assert outcome(folder, "head") == calm
