@@ -63,19 +63,19 @@ def test_one_worker_or_three_inline_or_not_gives_the_same_trials_and_values(tmp_
 
 
 def test_a_budget_grows_on_request_only_and_never_shrinks(tmp_path: Path, db: str) -> None:
-    hp.run(make(tmp_path), db=db, workers=2)
+    hp.run(make(tmp_path), db=db, on="inline")
     with pytest.raises(StudyChangedError, match="has n_trials: 8, this one 12"):
         hp.run(make(tmp_path, n_trials=12), db=db)
     with pytest.raises(StudyChangedError, match="n_trials: 8, this one 4"):
         hp.run(make(tmp_path, n_trials=4), db=db, extend=True)
-    hp.run(make(tmp_path, n_trials=12), db=db, workers=2, extend=True)
+    hp.run(make(tmp_path, n_trials=12), db=db, on="inline", extend=True)
     whole = f"sqlite:///{tmp_path}/whole.db"
-    hp.run(make(tmp_path, n_trials=12), db=whole, workers=2)
+    hp.run(make(tmp_path, n_trials=12), db=whole, on="inline")
     assert facts(db) == facts(whole)
 
 
 def test_another_spec_or_other_code_is_refused_with_what_differs(tmp_path: Path, db: str) -> None:
-    hp.run(make(tmp_path), db=db, workers=2)
+    hp.run(make(tmp_path), db=db, on="inline")
     before = facts(db)
     with pytest.raises(StudyChangedError, match=r"seeds: \[0, 1\] -> \[0, 1, 2\]"):
         hp.run(make(tmp_path, seeds=3), db=db)
@@ -86,8 +86,10 @@ def test_another_spec_or_other_code_is_refused_with_what_differs(tmp_path: Path,
     assert facts(db) == before
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_drains_and_the_same_call_goes_on(tmp_path: Path, db: str, number: int, code: int) -> None:
+@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1)])
+def test_a_signal_drains_and_the_same_call_goes_on(
+    tmp_path: Path, db: str, number: int, code: int, workers: int
+) -> None:
     fired = threading.Event()
 
     def observer(progress: object) -> None:
@@ -96,19 +98,19 @@ def test_a_signal_drains_and_the_same_call_goes_on(tmp_path: Path, db: str, numb
             fired.set()
             os.kill(os.getpid(), number)
 
-    outcome = hp.run(make(tmp_path), db=db, workers=2, observer=observer, signals=True)
+    outcome = hp.run(make(tmp_path), db=db, workers=workers, observer=observer, signals=True)
     assert (outcome.state, outcome.exit_code) == ("interrupted", code)
     states = {run.state for t in hp.load("s", db).trials for run in t.runs}
     assert State.RUNNING not in states
     assert State.QUEUED in states
-    assert hp.run(make(tmp_path), db=db, workers=2).exit_code == 0
+    assert hp.run(make(tmp_path), db=db, workers=workers).exit_code == 0
     calm = f"sqlite:///{tmp_path}/calm.db"
-    hp.run(make(tmp_path), db=calm, workers=2)
+    hp.run(make(tmp_path), db=calm, on="inline")
     assert facts(db) == facts(calm)
 
 
 def test_results_frames_and_comparisons_say_what_was_recorded(tmp_path: Path, db: str) -> None:
-    hp.run(make(tmp_path, baseline={"lr": 0.01, "dropout": 0.5}), db=db, workers=2)
+    hp.run(make(tmp_path, baseline={"lr": 0.01, "dropout": 0.5}), db=db, on="inline")
     results = hp.load("s", db)
     frame = results.to_dataframe()
     assert list(frame.columns) == ["number", "state", "value", "sd", "n", "baseline", "batch", "lr", "dropout"]

@@ -122,7 +122,7 @@ def _keys(archive: Archive, addresses: Sequence[Address], *, quiet: bool) -> lis
                     f"{study.name} has no run that could be repeated", hint=f"hpsearch status {study.name}"
                 )
             if len(good) < len(runs) and not quiet:
-                say(f"{study.name}: {len(runs) - len(good)} runs have failed, or not ended, and are left out")
+                say(f"{study.name}: {len(runs) - len(good)} of {len(runs)} runs left out: failed, or not ended")
             keys += good
         else:
             trial = trial_of(archive, study.name, address.trial)

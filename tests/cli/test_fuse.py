@@ -102,7 +102,7 @@ def test_a_function_trains_alone_and_a_number_is_told_so(fresh: Path) -> None:
     ended = shell(fresh, "run", "other.yaml", "--workers", "1", "--fuse", "4")
     assert ended.code == 0, ended.err
     assert "note: --fuse 4 does nothing: train is a function, only a TrainingTask can be fused" in ended.err
-    assert "note" not in shell(fresh, "run", "other.yaml", "--workers", "1", "--name", "again").err
+    assert "note" not in shell(fresh, "run", "other.yaml", "--on", "inline", "--name", "again").err
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])

@@ -92,15 +92,18 @@ def test_a_difference_ends_with_code_5_only_where_it_is_verified(
     run = found["runs"][0]
     assert (run["run"], run["result"], run["epoch"], run["metric"]) == ("toy/0/0", "differs", 3, "loss")
     assert (run["stored"], run["now"]) == (0.1234, pytest.approx(0.2525))
-    assert hpsearch("rerun", "toy/0", "--verify", "-q", "--tolerance", "10").code == 0
+    assert hpsearch("rerun", "toy/0/0", "--verify", "-q", "--tolerance", "10").code == 0
 
 
 def test_a_whole_study_leaves_out_what_failed(folder: Path, hpsearch) -> None:
-    ended = hpsearch("rerun", "toy", "--verify", "--json", "--workers", "2")
+    few = ("--name", "few", "--set", "strategy.grid.values.x=[0.95]", "--set", "seeds=1", "--on", "inline", "-q")
+    assert hpsearch("run", "toy.yaml", *few).code == 0
+    ended = hpsearch("rerun", "few", "--verify", "--json", "--workers", "2")
     assert ended.code == 0, ended.err
-    assert "toy: 6 runs have failed, or not ended, and are left out" in ended.err
+    assert "few: 1 of 4 runs left out: failed, or not ended" in ended.err
     found = json.loads(ended.out)["runs"]
-    assert len(found) == 14
+    # The baseline, and two that have diverged.
+    assert len(found) == 3
     assert {run["result"] for run in found} == {"bit-equal"}
 
 

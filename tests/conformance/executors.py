@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,17 +92,34 @@ class ExecutorConformance(ABC):
     def lanes(self, request):
         return request.param
 
-    @pytest.fixture
-    def executor(self, lanes):
-        executor = self.make(lanes)
+    @pytest.fixture(scope="class")
+    @classmethod
+    def idle(cls):
+        """Executors without work by their lanes, for the next test: a worker takes seconds to start."""
+        idle = {}
+        yield idle
+        for executor in idle.values():
+            executor.close()
+
+    @contextmanager
+    def borrowed(self, idle, lanes):
+        executor = idle.pop(lanes, None) or self.make(lanes)
         yield executor
-        executor.close()
+        # One that a test has closed, or left at work, is of no use to the next.
+        if executor.capacity() == lanes:
+            idle[lanes] = executor
+        else:
+            executor.close()
 
     @pytest.fixture
-    def wide(self):
-        executor = self.make(4)
-        yield executor
-        executor.close()
+    def executor(self, idle, lanes):
+        with self.borrowed(idle, lanes) as executor:
+            yield executor
+
+    @pytest.fixture
+    def wide(self, idle):
+        with self.borrowed(idle, 4) as executor:
+            yield executor
 
     def test_every_run_ends_once_after_its_epochs_in_order(self, executor, lanes, tmp_path):
         todo = [assignment(t, seed=s, attempt=1 + t % 3) for t in range(12) for s in range(2)]

@@ -132,9 +132,9 @@ def trials(folder: Path) -> dict[int, hp.results.Trial]:
 @pytest.mark.parametrize(
     ("poison", "reason"),
     [
-        ("model SIGSEGV", "signal:11"),
+        pytest.param("model SIGSEGV", "signal:11", marks=pytest.mark.full),
         ("model SIGKILL", "signal:9"),
-        ("forward SIGSEGV", "signal:11"),
+        pytest.param("forward SIGSEGV", "signal:11", marks=pytest.mark.full),
         ("forward exits", "exit:3"),
         ("forward hangs", "timeout"),
     ],

@@ -156,15 +156,19 @@ def test_the_model_sees_each_value_and_gives_it_back(p):
 def test_optuna_stays_silent_and_leaves_no_trace(capfd):
     import torch
 
+    threads = torch.get_num_threads()
     torch.set_num_threads(2)
     logging.getLogger("optuna").setLevel(logging.INFO)
     strategy = Bayesian(model="gp", startup=4, batch=4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        strategy.ask(history_of(strategy, NUMERIC, 1), 2)
-    assert capfd.readouterr() == ("", "")
-    assert logging.getLogger("optuna").level == logging.INFO
-    assert torch.get_num_threads() == 2
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            strategy.ask(history_of(strategy, NUMERIC, 1), 2)
+        assert capfd.readouterr() == ("", "")
+        assert logging.getLogger("optuna").level == logging.INFO
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_importing_it_loads_no_heavy_library():
