@@ -5,9 +5,15 @@ Importing this package is cheap; opening a database imports SQLAlchemy, making o
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hpsearch.archive import Archive
 from hpsearch.errors import NotFoundError, StoreError
 from hpsearch.store import Store
+
+if TYPE_CHECKING:
+    from hpsearch.stores.sql.audit import SqlAudit
+    from hpsearch.stores.sql.read import SqlArchive
 
 
 def open_store(url: str) -> Store:
@@ -43,6 +49,17 @@ def open_archive(url: str) -> Archive:
         NotFoundError: there is no such file.
         StoreError: it is no database. (What else may be wrong with it shows at the first reading.)
     """
+    return _archive(url)
+
+
+def open_audit(url: str) -> SqlAudit:
+    """The record at this address, for ``verify``; creates and changes nothing. Raises what ``open_archive`` does."""
+    from hpsearch.stores.sql.audit import SqlAudit
+
+    return SqlAudit(_archive(url))
+
+
+def _archive(url: str) -> SqlArchive:
     from hpsearch.stores.sql.engine import make_engine, parse, path_of, redacted
     from hpsearch.stores.sql.read import NO_STUDY, SqlArchive
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +27,15 @@ from hpsearch.store import (
 )
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import in_words, now
-from hpsearch.stores.sql.rows import dumps, holder_columns, holder_of, load_decisions, load_trials, record_of
+from hpsearch.stores.sql.rows import (
+    dumps,
+    first_told,
+    holder_columns,
+    holder_of,
+    load_decisions,
+    load_trials,
+    record_of,
+)
 from hpsearch.stores.sql.turn import TurnWriter
 from hpsearch.trial import RunKey, State
 
@@ -88,7 +95,7 @@ class SqlStore(Store):
                 _snapshot(connection, self._id, existed=row is not None),
                 seconds=seconds,
                 rev=rev,
-                curves={} if curves is None else _first_told(connection, self._id, curves),
+                curves={} if curves is None else first_told(connection, self._id, curves),
             )
         self._study, self._epoch, self._rev, self._lease_s = study.name, epoch + 1, rev, lease_s
         self._turns = TurnWriter(study=self._id, trials=snapshot.trials)
@@ -237,14 +244,3 @@ def _snapshot(connection: Connection, study: int, *, existed: bool) -> Snapshot:
         rev=0,
         grouped=load_decisions(connection, study, GROUPED) if existed else [],
     )
-
-
-def _first_told(connection: Connection, study: int, metric: str) -> dict[RunKey, dict[int, float]]:
-    m = t.metric.c
-    query = select(m.trial, m.seed, m.epoch, m.value).order_by(m.trial, m.seed, m.attempt, m.epoch)
-    told: dict[RunKey, dict[int, float]] = defaultdict(dict)
-    for trial, seed, epoch, value in connection.execute(
-        query.where(m.study == study, m.repeat == 0, m.name == clean(metric))
-    ):
-        told[RunKey(trial, seed)].setdefault(epoch, value)
-    return dict(told)
