@@ -60,7 +60,7 @@ class _Bracket:
         return self.due - len(self.values[k]) - sum(self.absent[: k + 1])
 
 
-def _come(run: Run) -> int:
+def come(run: Run) -> int:
     """How many epochs a run had trained when it paused or ended last."""
     return 0 if run.last_epoch is None else run.last_epoch + 1
 
@@ -68,8 +68,8 @@ def _come(run: Run) -> int:
 def _level(rungs: Sequence[int], run: Run) -> int:
     """How many rungs a run has passed, by the record alone."""
     if run.state.final:
-        return bisect_left(rungs, _come(run))
-    passed = bisect_right(rungs, _come(run))
+        return bisect_left(rungs, come(run))
+    passed = bisect_right(rungs, come(run))
     # A paused run waits at the last of them; one that is on its way again was let go on.
     return max(passed - 1, 0) if run.state is State.PAUSED else passed
 
@@ -118,7 +118,7 @@ class Cohorts:
         for k in range(level):
             bracket.values[k][trial.number] = self._values(bracket.rungs[k], runs)
         until = self.until(trial.number)
-        if any(run.state is State.PAUSED and (until is None or _come(run) < until) for run in runs):
+        if any(run.state is State.PAUSED and (until is None or come(run) < until) for run in runs):
             self._rulings.append(Ruling(trial=trial.number, go=True))
         self.settle(trial.number, runs)
 
@@ -133,6 +133,11 @@ class Cohorts:
         value = report.metrics.get(self._study.metric, math.nan)
         if report.run.trial in self._bracket and math.isfinite(value):
             self._curves.setdefault(report.run, {}).setdefault(report.epoch, value)
+
+    def know(self, run: RunKey, curve: Mapping[int, float]) -> None:
+        """What is recorded of a run, where it was not heard of epoch by epoch."""
+        if run.trial in self._bracket and curve:
+            self._curves[run] = dict(curve)
 
     def told(self, run: RunKey) -> int:
         """How many of a run's first epochs are recorded, as far as its metric tells."""
@@ -150,7 +155,7 @@ class Cohorts:
         curve = self._curves.get(run.key, {})
         better = self._study.direction.better
         best: tuple[float, int] | None = None
-        for epoch in sorted(epoch for epoch in curve if epoch < _come(run)):
+        for epoch in sorted(epoch for epoch in curve if epoch < come(run)):
             if best is None or better(curve[epoch], best[0]):
                 best = (curve[epoch], epoch)
         return best
@@ -221,7 +226,7 @@ class Cohorts:
             self._wait(trial, bracket, self._complete[trial][level])
         elif state is State.PRUNED:
             # By its own training code, or by a former coordinator: it is in no rung that it did not come to.
-            last = bisect_right(bracket.rungs, max(map(_come, runs)))
+            last = bisect_right(bracket.rungs, max(map(come, runs)))
             for k in range(level, last):
                 bracket.values[k][trial] = self._values(bracket.rungs[k], runs)
             self._leave(trial, bracket, max(level, last))
@@ -305,4 +310,4 @@ class Cohorts:
 
 
 def _waits(run: Run, until: int) -> bool:
-    return run.state is State.PAUSED and _come(run) >= until
+    return run.state is State.PAUSED and come(run) >= until

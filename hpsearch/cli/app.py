@@ -27,6 +27,7 @@ COMMANDS = {
     "stop": ("stop:stop", "Ask a running study to stop."),
     "status": ("status:status", "Say how far studies are."),
     "rerun": ("rerun:rerun", "Repeat stored runs alone, and compare."),
+    "verify": ("verify:verify", "Check that the record holds."),
     "logs": ("logs:logs", "Print what a run has printed."),
     "list": ("list:list_", "List the studies."),
     "show": ("show:show", "Show a study, a trial or a run."),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import final
 
 import torch
@@ -45,9 +47,33 @@ class LiveRun(ActiveRun):
         self.ending: Stopped | None = None
         self._metric, self._direction = workload.metric, Direction(workload.direction)
         self._send, self._stopped = send, stopped
+        # A lost worker may have saved more than anyone has heard of; the rungs are decided from what was heard.
+        judged = assignment.until_epoch is not None or bool(assignment.from_epoch)
+        self._inherits = judged and assignment.attempt > 1 and _has_files(self.checkpoint_dir)
+        self._skipped = False
+
+    @property
+    def ahead(self) -> bool:
+        """True where it has gone on from files of a lost attempt that the record does not know of."""
+        return self._inherits and (self._skipped or self.last_epoch is None)
+
+    def start_anew(self) -> None:
+        """Forget what was said and saved: the run begins at its first epoch."""
+        shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+        self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        self.last_epoch = self.best = self.ending = None
+        self.sealed.clear()
+        self._inherits = self._skipped = False
+
+    def _beyond(self, epoch: int) -> bool:
+        """Whether epochs before this one are not recorded, or it lies after the rung that the run is to wait at."""
+        return epoch > (self.from_epoch or 0) or (self.until_epoch is not None and epoch >= self.until_epoch)
 
     def report(self, epoch: int, **metrics: float) -> None:
         if self.ending is not None:
+            raise self.ending
+        if self._inherits and self.last_epoch is None and isinstance(epoch, int) and self._beyond(epoch):
+            self._skipped, self.ending = True, Stopped()
             raise self.ending
         self.tell(epoch, _metrics(metrics))
         if self.until_epoch is not None and epoch + 1 >= self.until_epoch:
@@ -86,6 +112,10 @@ class LiveRun(ActiveRun):
         if self._stopped():
             self.ending = Stopped()
             raise self.ending
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def number_of(value: object) -> float | None:

@@ -155,7 +155,15 @@ def orders_of(active: LiveRun, workload: Workload) -> Orders:
 
 
 def _call(objective: TrainingFunction, active: LiveRun, metric: str, finished: Finished) -> Finished | PausedReport:
-    result = objective(active)
+    try:
+        result = objective(active)
+    except (Exception, Stopped):
+        if not active.ahead:
+            raise
+    if active.ahead:
+        active.start_anew()
+        seed_everything(active.seed)
+        result = objective(active)
     if active.ending is not None:
         return of_ending(finished, active, active.ending)
     value, others = _value_of(result, metric)

@@ -16,6 +16,9 @@ from hpsearch.store import Store
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
+    from hpsearch.stores.sql.audit import SqlAudit
+    from hpsearch.stores.sql.read import SqlArchive
+
 
 def open_store(
     url: str, *, patience_s: Callable[[], float] | None = None, tell: Callable[[str], None] = lambda text: None
@@ -61,6 +64,17 @@ def open_archive(url: str) -> Archive:
         NotFoundError: there is no such file.
         StoreError: it is no database. (What else may be wrong with it shows at the first reading.)
     """
+    return _archive(url)
+
+
+def open_audit(url: str) -> SqlAudit:
+    """The record at this address, for ``verify``; creates and changes nothing. Raises what ``open_archive`` does."""
+    from hpsearch.stores.sql.audit import SqlAudit
+
+    return SqlAudit(_archive(url))
+
+
+def _archive(url: str) -> SqlArchive:
     from hpsearch.stores.sql.engine import make_engine
     from hpsearch.stores.sql.read import SqlArchive
 

@@ -34,11 +34,18 @@ class SqlArchive(Archive):
         self._checked = False
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """One connection, for one short transaction."""
         with in_words(self._url), self._connect() as connection:
             if not self._checked:
                 self._check(connection)
             yield connection
+
+    def damage(self) -> list[str]:
+        """What is wrong with the database itself (``sound``)."""
+        from hpsearch.stores.sql.sound import check_database
+
+        return check_database(self._url)
 
     def _connect(self) -> Connection:
         if path_of(self._url) is None:
@@ -75,19 +82,19 @@ class SqlArchive(Archive):
     # Studies
 
     def studies(self) -> list[StudySummary]:
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(_STUDIES.order_by(t.study.c.updated.desc(), t.study.c.id.desc())).all()
             return _summaries(connection, rows, every=True)
 
     def study(self, name: str) -> StudySummary:
-        with self._reading() as connection:
-            return _summaries(connection, [_find(connection, name)], every=False)[0]
+        with self.reading() as connection:
+            return _summaries(connection, [find(connection, name)], every=False)[0]
 
     # What is in one
 
     def trials(self, study: str, numbers: Sequence[int] | None = None) -> list[Trial]:
-        with self._reading() as connection:
-            row = _find(connection, study)
+        with self.reading() as connection:
+            row = find(connection, study)
             live = _live(row)
             return [as_seen(trial, live=live) for trial in load_trials(connection, row.id, numbers)]
 
@@ -96,8 +103,8 @@ class SqlArchive(Archive):
         told: dict[RunKey, dict[tuple[int, int], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
         last: dict[RunKey, int] = {}
         returned: dict[tuple[RunKey, str], tuple[int, float]] = {}
-        with self._reading() as connection:
-            row = _find(connection, study)
+        with self.reading() as connection:
+            row = find(connection, study)
             for part in chunks(sorted(set(numbers))):
                 columns = (m.trial, m.seed, m.repeat, m.name, m.attempt, t.run.c.attempt, m.epoch, m.value)
                 query = _counting(t.metric, select(*columns)).where(m.study == row.id, m.trial.in_(part))
@@ -124,8 +131,8 @@ class SqlArchive(Archive):
 
     def layers(self, study: str, run: RunKey) -> list[tuple[int, Mapping[str, tuple[float, float]]]]:
         c = t.layers.c
-        with self._reading() as connection:
-            row = _find(connection, study)
+        with self.reading() as connection:
+            row = find(connection, study)
             query = _counting(t.layers, select(c.attempt, t.run.c.attempt.label("last"), c.epoch, c.norms))
             query = query.where(c.study == row.id, c.trial == run.trial, c.seed == run.seed, c.repeat == run.repeat)
             rows = connection.execute(query).all()
@@ -133,14 +140,15 @@ class SqlArchive(Archive):
         return [(epoch, norms_of(norms)) for epoch, norms in course]
 
     def decisions(self, study: str) -> list[Decision]:
-        with self._reading() as connection:
-            return load_decisions(connection, _find(connection, study).id)
+        with self.reading() as connection:
+            return load_decisions(connection, find(connection, study).id)
 
 
 _STUDIES = select(t.study, (t.study.c.lease_until - now()).label("left"))
 
 
-def _find(connection: Connection, name: str) -> Row[Any]:
+def find(connection: Connection, name: str) -> Row[Any]:
+    """A study's row, and ``left``: seconds that its lease still has."""
     row = connection.execute(_STUDIES.where(t.study.c.name == name)).one_or_none()
     if row is None:
         raise not_found(name, connection.scalars(select(t.study.c.name)))

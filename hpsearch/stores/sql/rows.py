@@ -107,6 +107,18 @@ def load_decisions(connection: Connection, study: int, kind: str | None = None) 
     ]
 
 
+def first_told(connection: Connection, study: int, metric: str) -> dict[RunKey, dict[int, float]]:
+    """The curves of a metric: run -> epoch -> its value as it was reported first, whichever attempt did."""
+    m = t.metric.c
+    query = select(m.trial, m.seed, m.epoch, m.value).order_by(m.trial, m.seed, m.attempt, m.epoch)
+    told: dict[RunKey, dict[int, float]] = defaultdict(dict)
+    for trial, seed, epoch, value in connection.execute(
+        query.where(m.study == study, m.repeat == 0, m.name == clean(metric))
+    ):
+        told[RunKey(trial, seed)].setdefault(epoch, value)
+    return dict(told)
+
+
 _T, _R = t.trial.c, t.run.c
 _TRIALS = select(
     _T.number, _T.params, _T.state, _T.value, _T.sd, _T.baseline, _T.batch, _T.history_seq, _T.tell_seq

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar, final
@@ -29,7 +28,15 @@ from hpsearch.store import (
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import in_words, insert_new, now, unhurried
 from hpsearch.stores.sql.postgres import Patience
-from hpsearch.stores.sql.rows import dumps, holder_columns, holder_of, load_decisions, load_trials, record_of
+from hpsearch.stores.sql.rows import (
+    dumps,
+    first_told,
+    holder_columns,
+    holder_of,
+    load_decisions,
+    load_trials,
+    record_of,
+)
 from hpsearch.stores.sql.turn import TurnWriter
 from hpsearch.trial import RunKey, State
 
@@ -102,7 +109,7 @@ class SqlStore(Store):
             )
             # What was asked of a former coordinator is not meant for this one.
             connection.execute(delete(t.command).where(t.command.c.study == row.id))
-            curve = {} if curves is None else _first_told(connection, row.id, curves)
+            curve = {} if curves is None else first_told(connection, row.id, curves)
             return row, replace(_snapshot(connection, row, existed=existed), curves=curve)
 
         self._opening = True
@@ -299,14 +306,3 @@ def _snapshot(connection: Connection, row: Row[Any], *, existed: bool) -> Snapsh
         rev=row.rev,
         grouped=load_decisions(connection, study, GROUPED) if existed else [],
     )
-
-
-def _first_told(connection: Connection, study: int, metric: str) -> dict[RunKey, dict[int, float]]:
-    m = t.metric.c
-    query = select(m.trial, m.seed, m.epoch, m.value).order_by(m.trial, m.seed, m.attempt, m.epoch)
-    told: dict[RunKey, dict[int, float]] = defaultdict(dict)
-    for trial, seed, epoch, value in connection.execute(
-        query.where(m.study == study, m.repeat == 0, m.name == clean(metric))
-    ):
-        told[RunKey(trial, seed)].setdefault(epoch, value)
-    return dict(told)

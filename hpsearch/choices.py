@@ -1,0 +1,163 @@
+"""What a study chose and decided, against what it would choose and decide now, from the results that are recorded.
+
+Where the record comes from other library versions or another CPU, a difference proves nothing: "not compared".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hpsearch.audit import Facts, Verdict, in_json, same, searched
+from hpsearch.cohort import come
+from hpsearch.replay import BY_ITSELF, Batch, Rungs, Stop, batches, reached, rungs
+from hpsearch.study import Study, cohort_of
+from hpsearch.trial import Environment, Run, State, Trial
+
+#: packages whose version may change a suggestion's last digits
+PACKAGES = ("hpsearch", "numpy", "scipy", "optuna")
+
+
+def check_suggestions(facts: Facts, study: Study, verdict: Verdict, environment: Callable[[], Environment]) -> None:
+    different: list[tuple[Trial, str]] = []
+    decided = [_plain(d) for d in facts.decisions if d.kind not in ("prune", "grouped")]
+    expected: list[dict[str, Any]] = []
+    for batch in batches(study, facts.trials):
+        _check_place(batch, facts, verdict)
+        if batch.params is None:
+            first = batch.trials[0].number
+            verdict.wrong(first, "suggestion", f"trials 0 to {batch.history_seq - 1} had ended", "they have not")
+            continue
+        expected += [_plain(decision) for decision in batch.decisions]
+        for trial, params in zip(batch.trials, [*batch.params, *[{}] * len(batch.trials)], strict=False):
+            if same(trial.params, params):
+                verdict.suggestions += 1
+            else:
+                different.append((trial, in_json(params) if params else "no such trial"))
+    why = _changed(facts, environment) if different or expected != decided else ""
+    if why:
+        verdict.skipped.append(f"{len(different)} suggestions that differ: {why}")
+        return
+    for trial, params_now in different:
+        verdict.wrong(trial.number, "suggestion", params_now, in_json(trial.params))
+    if not different and expected != decided:
+        odd = next(k for k in range(len(expected) + 1) if expected[k : k + 1] != decided[k : k + 1])
+        ours, stored = (in_json(found[odd]) if odd < len(found) else "no more" for found in (expected, decided))
+        verdict.wrong("", f"decision {odd}", ours, stored)
+
+
+def _check_place(batch: Batch, facts: Facts, verdict: Verdict) -> None:
+    for trial in batch.trials:
+        place, stored = (batch.batch, batch.history_seq), (trial.batch, trial.history_seq)
+        if place != stored:
+            verdict.wrong(trial.number, "batch", "batch {}, after {} trials".format(*place), "{}, {}".format(*stored))
+    for trial in facts.trials[: batch.history_seq] if batch.batch else ():
+        if trial.tell_seq is not None and trial.tell_seq > batch.history_seq:
+            what = f"ended before batch {batch.batch} was chosen, among the first {batch.history_seq}"
+            verdict.wrong(trial.number, "order of ended trials", what, f"place {trial.tell_seq}")
+
+
+def _changed(facts: Facts, environment: Callable[[], Environment]) -> str:
+    """Why a suggestion may differ though nothing is wrong; empty where there is no reason."""
+    runs = [run for trial in facts.trials for run in trial.runs]
+    # Rows share them, and a packed mapping has no hash.
+    stored = {id(run.environment): run.environment for run in runs if run.environment is not None}.values()
+    if not stored:
+        return "the record does not say where it was made"
+    now = environment()
+    for then in stored:
+        pairs = {name: (getattr(then, name), getattr(now, name)) for name in ("python", "machine")}
+        pairs |= {name: (then.packages.get(name, "none"), now.packages.get(name, "none")) for name in PACKAGES}
+        for name, (old, new) in pairs.items():
+            if old != new:
+                return f"{name} was {old}, here it is {new}"
+    return ""
+
+
+def check_rungs(facts: Facts, study: Study, verdict: Verdict, *, changed: bool) -> None:
+    assert study.pruner is not None
+    if study.pruner.asynchronous:
+        verdict.skipped.append("decisions at rungs: an asynchronous pruner decides by who came first")
+        return
+    if changed and "epochs" not in study.search_space.parameters:
+        verdict.skipped.append(
+            "decisions at rungs: the training code, which says how many epochs, has changed or is gone"
+        )
+        return
+    chosen = len(facts.trials) - len(study.baselines)
+    over = chosen == study.n_trials or (facts.state == "complete" and not facts.reason)
+    trials = [replace(trial, runs=searched(trial)) for trial in facts.trials]
+    found = rungs(study, trials, facts.curves, over=over)
+    ours = Verdict(study=facts.name)
+    _compare_rungs(facts, trials, found, ours)
+    verdict.rulings = ours.rulings
+    if ours.breaches and facts.starts > 1 and _may_have_grown(study, chosen):
+        verdict.skipped.append(f"decisions at rungs that differ: n_trials may have been {study.n_trials} later only")
+        return
+    verdict.breaches += ours.breaches
+
+
+def _may_have_grown(study: Study, chosen: int) -> bool:
+    """True where only ``n_trials``, which ``--extend`` raises, says how large a cohort is."""
+    size = cohort_of(study)
+    bounded = study.pruner is not None and study.pruner.cohort is None and study.strategy.batch_size is None
+    return bounded or size is None or chosen % size != 0
+
+
+def _compare_rungs(facts: Facts, trials: Sequence[Trial], found: Rungs, verdict: Verdict) -> None:
+    decided: dict[int, list[dict[str, Any]]] = {}
+    for decision in facts.decisions:
+        if decision.kind == "prune":
+            decided.setdefault(int(decision.subject), []).append(_plain(decision))
+    for trial in trials:
+        number, stop = trial.number, found.stops.get(trial.number)
+        rows = decided.pop(number, [])
+        expected = [] if stop is None or not stop.ruling.details else [stop.ruling]
+        if [(r["reason"], r["details"]) for r in rows] != [(r.reason, _round(dict(r.details))) for r in expected]:
+            told = "; ".join(r.reason for r in expected) or "none to stop it"
+            verdict.wrong(number, "decision", told, "; ".join(str(r["reason"]) for r in rows) or "none")
+        elif stop is not None:
+            _check_stop(trial, stop, verdict)
+        for run in trial.runs:
+            _check_course(run, found.waiting.get(number), stop, verdict)
+    for number in decided:
+        verdict.wrong(number, "decision", "a trial that it is about", "none")
+
+
+def _check_stop(trial: Trial, stop: Stop, verdict: Verdict) -> None:
+    verdict.rulings += 1
+    for run in trial.runs:
+        if run.key not in stop.ends:
+            continue
+        value, best = stop.ends[run.key] or (None, None)
+        expected = (State.PRUNED, stop.epoch, value, best, stop.ruling.reason)
+        stored = (run.state, come(run), run.value, run.best_epoch, run.reason)
+        if stored != expected:
+            verdict.wrong(run.key, "pruning", _ending(*expected), _ending(*stored))
+
+
+def _ending(state: State, epochs: int, value: float | None, best: int | None, reason: str) -> str:
+    where = "" if best is None else f", value {value!r} at epoch {best}"
+    return f"{state} after {epochs} epochs{where}{f' ({reason})' if reason else ''}"
+
+
+def _check_course(run: Run, waits: int | None, stop: Stop | None, verdict: Verdict) -> None:
+    """It has not gone on from a rung where it was not let go on, and nobody has stopped it where it was."""
+    if waits is not None and come(run) >= waits and run.state is not State.PAUSED:
+        gone = run.state is not State.QUEUED or come(run) > waits
+        if gone and reached(run, waits, {}):
+            verdict.wrong(run.key, "rung", f"waits at epoch {waits} for its cohort", f"{run.state}, {come(run)} epochs")
+    elif run.state is State.PRUNED and run.reason != BY_ITSELF and (stop is None or run.key not in stop.ends):
+        verdict.wrong(run.key, "pruning", "let go on at every rung", f"pruned: {run.reason}")
+
+
+def _plain(decision: Any) -> dict[str, Any]:
+    names = ("kind", "subject", "reason", "details", "batch")
+    return {name: _round(getattr(decision, name)) for name in names}
+
+
+def _round(value: Any) -> Any:
+    """As it comes back from JSON."""
+    return json.loads(json.dumps(value))
