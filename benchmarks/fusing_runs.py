@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +24,8 @@ from hpsearch.training import solo
 from hpsearch.training.data import Parts, prepare
 from hpsearch.training.groups import execute_all
 from hpsearch.training.load import load
-from hpsearch.training.recipe import ModelParams
+from hpsearch.training.optim import Weights
+from hpsearch.training.recipe import ModelParams, Recipe
 from hpsearch.trial import Direction, EpochReport, Finished, Grouped, Report, RunKey
 
 #: settings that train: where a run is about to diverge, two roundings of it soon have nothing in common
@@ -188,6 +190,34 @@ def one_rounding_off(seed: int = 0) -> Iterator[None]:
         yield
     finally:
         solo.build = build
+
+
+@contextmanager
+def roundings_off(seed: int = 0) -> Iterator[None]:
+    """Within it, each update of a run alone is off by a rounding: its weights by 2**-23 of themselves, at random.
+
+    So are two ways to compute the same step; this is as far as they go apart.
+    """
+    made = solo.Optimizer
+
+    class Bent:
+        def __init__(self, recipe: Recipe, weights: Weights) -> None:
+            self._own, self._weights = made(recipe, weights), weights
+            self._generator = torch.Generator().manual_seed(seed)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._own, name)
+
+        def step(self, lr: float) -> None:
+            self._own.step(lr)
+            signs = torch.randint(2, self._weights.flat.shape, generator=self._generator).mul(2).sub(1)
+            self._weights.flat.mul_(1 + 2**-23 * signs)
+
+    solo.Optimizer = Bent
+    try:
+        yield
+    finally:
+        solo.Optimizer = made
 
 
 def batches_of(address: ObjectiveAddress, params: Params, device: str) -> int:

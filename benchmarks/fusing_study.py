@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,11 +27,11 @@ from hpsearch.results import Results
 from hpsearch.trial import Run, RunKey, State
 
 STUDY = Path(__file__).parent.parent / "studies" / "digits_random.yaml"
-#: the same values, relative to them: the stated tolerance, or where that is more ``ROUNDED`` times what one rounding of
-#: the run's own first weights makes of it, the most of ``ROUNDINGS`` tries
+#: the stated tolerance: values are the same, relative to them, to ``TOLERANCE``, or, where that is more, to ``ROUNDED``
+#: times what a rounding at each of its updates makes of the run alone, the most of ``ROUNDINGS`` tries
 TOLERANCE = 1e-4
 ROUNDINGS = 5
-ROUNDED = 10
+ROUNDED = 3
 #: seconds between two looks whether the first epoch is recorded
 LOOK_S = 0.1
 
@@ -129,12 +129,12 @@ def compare(fused: Results, solo: Results) -> int:
     best = [results.best.number if results.best else None for results in (fused, solo)]
     print(f"trials: {'the same' if same else 'NOT the same'}; best: trial {best[0]} fused, {best[1]} solo")
     print(f"values of {len(apart) - len(far)} of {len(apart)} runs within {TOLERANCE:g} of each other")
-    bent = [one_rounding_off(solo, sorted(apart), 0)]
-    count = sum(value > TOLERANCE for value in bent[0].values())
+    once = again(solo, sorted(apart), fusing_runs.one_rounding_off(0))
+    count = sum(value > TOLERANCE for value in once.values())
     print(f"one rounding of the first weights, alone, takes {count} of them farther than that from themselves")
     if far:
-        print(f"how far apart; and how far {ROUNDINGS} such roundings take them at most:")
-        bent += [one_rounding_off(solo, sorted(far), number) for number in range(1, ROUNDINGS)]
+        print(f"how far apart; and how far a rounding at each update takes them at most, in {ROUNDINGS} tries:")
+    bent = [again(solo, sorted(far), fusing_runs.roundings_off(number)) for number in range(ROUNDINGS if far else 0)]
     beyond = 0
     for key, value in sorted(far.items()):
         params, most = fused.trials[key.trial].params, max(found[key] for found in bent)
@@ -144,11 +144,11 @@ def compare(fused: Results, solo: Results) -> int:
     return int(not same or beyond > 0)
 
 
-def one_rounding_off(solo: Results, keys: Sequence[RunKey], number: int) -> dict[RunKey, float]:
-    """How far runs' values are from the recorded ones when they train alone from weights a rounding off."""
+def again(solo: Results, keys: Sequence[RunKey], bent: AbstractContextManager[None]) -> dict[RunKey, float]:
+    """How far runs' values are from the recorded ones when they train alone once more, bent."""
     address = ObjectiveAddress("digits.py", "DigitsMLP", STUDY.parent)
     params = [solo.trials[key.trial].params for key in keys]
-    with fusing_runs.one_rounding_off(number):
+    with bent:
         passed = fusing_runs.train(address, params, lanes=1, seeds=[key.seed for key in keys])
     runs = {run.key: run for trial in solo.trials for run in trial.runs}
     values = [min(passed.curves.get(k, [math.nan])) for k in range(len(keys))]
