@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import fusing_runs
@@ -24,11 +24,12 @@ import fusing_runs
 import hpsearch as hp
 from hpsearch.objective import ObjectiveAddress
 from hpsearch.results import Results
-from hpsearch.trial import Run, RunKey, State
+from hpsearch.trial import Run, RunKey
 
 STUDY = Path(__file__).parent.parent / "studies" / "digits_random.yaml"
-#: the stated tolerance: values are the same, relative to them, to ``TOLERANCE``, or, where that is more, to ``ROUNDED``
-#: times what a rounding at each of its updates makes of the run alone, the most of ``ROUNDINGS`` tries
+#: the stated tolerance: values are the same, relative to them, to ``TOLERANCE``; where they are not, the run's curve is,
+#: to ``ROUNDED`` times what a rounding at each of its updates makes of it alone, the most of ``ROUNDINGS`` tries.
+#: Curves, since a value is a best epoch: of two curves that have nothing in common it may yet be the same one.
 TOLERANCE = 1e-4
 ROUNDINGS = 5
 ROUNDED = 3
@@ -130,29 +131,59 @@ def compare(fused: Results, solo: Results) -> int:
     print(f"trials: {'the same' if same else 'NOT the same'}; best: trial {best[0]} fused, {best[1]} solo")
     print(f"values of {len(apart) - len(far)} of {len(apart)} runs within {TOLERANCE:g} of each other")
     once = again(solo, sorted(apart), fusing_runs.one_rounding_off(0))
-    count = sum(value > TOLERANCE for value in once.values())
+    count = sum(farthest([min(curve)], [solo_value(solo, key)]) > TOLERANCE for key, curve in once.items())
     print(f"one rounding of the first weights, alone, takes {count} of them farther than that from themselves")
-    if far:
-        print(f"how far apart; and how far a rounding at each update takes them at most, in {ROUNDINGS} tries:")
-    bent = [again(solo, sorted(far), fusing_runs.roundings_off(number)) for number in range(ROUNDINGS if far else 0)]
-    beyond = 0
+    return int(not same or beyond(fused, solo, far) > 0)
+
+
+def beyond(fused: Results, solo: Results, far: Mapping[RunKey, float]) -> int:
+    """Print of each run how far its curves are apart, fused from alone, and alone from itself with roundings.
+
+    Returns:
+        How many are beyond the tolerance.
+    """
+    if not far:
+        return 0
+    print(
+        f"the others: how far values, and curves, are apart; how far curves are with roundings, in {ROUNDINGS} tries:"
+    )
+    tries = [again(solo, sorted(far), fusing_runs.roundings_off(number)) for number in range(ROUNDINGS)]
+    curves = [curves_of(results, sorted({key.trial for key in far})) for results in (fused, solo)]
+    count = 0
     for key, value in sorted(far.items()):
-        params, most = fused.trials[key.trial].params, max(found[key] for found in bent)
-        print(f"  run {key}: lr {params['lr']:.3g}, momentum {params['momentum']:.3g}: {value:.1e}; {most:.1e}")
-        beyond += value > ROUNDED * most
-    print(f"beyond {ROUNDED} times that: {beyond}")
-    return int(not same or beyond > 0)
+        params, alone = fused.trials[key.trial].params, curves[1][key]
+        mine, most = farthest(curves[0][key], alone), max(farthest(curve[key], alone) for curve in tries)
+        setting = f"lr {params['lr']:.3g}, momentum {params['momentum']:.3g}"
+        print(f"  run {key}: {setting}: {value:.1e}, {mine:.1e}; {most:.1e}")
+        count += mine > ROUNDED * most
+    print(f"beyond {ROUNDED} times that: {count}")
+    return count
 
 
-def again(solo: Results, keys: Sequence[RunKey], bent: AbstractContextManager[None]) -> dict[RunKey, float]:
-    """How far runs' values are from the recorded ones when they train alone once more, bent."""
+def farthest(curve: Sequence[float], other: Sequence[float]) -> float:
+    """The largest relative difference of an epoch; inf where one has ended before the other."""
+    if len(curve) != len(other):
+        return math.inf
+    return max(abs(a - b) / abs(b) for a, b in zip(curve, other, strict=True))
+
+
+def curves_of(results: Results, trials: Sequence[int]) -> dict[RunKey, list[float]]:
+    """Run -> the metric of each epoch."""
+    frame = results.curves_dataframe(trials)
+    groups = frame[frame["metric"] == results.study.metric].sort_values("epoch").groupby(["trial", "seed"])["value"]
+    return {RunKey(int(trial), int(seed)): list(values) for (trial, seed), values in groups}
+
+
+def solo_value(solo: Results, key: RunKey) -> float:
+    """What a run alone is worth."""
+    values = [run.value for run in solo.trials[key.trial].runs if run.key == key]
+    return math.nan if values[0] is None else values[0]
+
+
+def again(solo: Results, keys: Sequence[RunKey], bent: AbstractContextManager[None]) -> dict[RunKey, list[float]]:
+    """The curves of runs that train alone once more, bent."""
     address = ObjectiveAddress("digits.py", "DigitsMLP", STUDY.parent)
     params = [solo.trials[key.trial].params for key in keys]
     with bent:
         passed = fusing_runs.train(address, params, lanes=1, seeds=[key.seed for key in keys])
-    runs = {run.key: run for trial in solo.trials for run in trial.runs}
-    values = [min(passed.curves.get(k, [math.nan])) for k in range(len(keys))]
-    return {
-        key: apart(replace(runs[key], state=State(passed.states[k]), value=values[k]), runs[key])
-        for k, key in enumerate(keys)
-    }
+    return {key: passed.curves.get(number, [math.nan]) for number, key in enumerate(keys)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-#: one for all clusters of a process: Ray reads it once
+#: one for all clusters of a process
 TOKEN = secrets.token_hex(32)
 #: bytes; the smallest that Ray takes
 OBJECT_STORE = 80 * 2**20
@@ -25,8 +25,10 @@ def cluster(nodes: int, **head: Any) -> Iterator[Any]:
         # Who is silent for so long is dead.
         patch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
         patch.setenv("RAY_health_check_period_ms", "1000")
+        from ray._private.authentication_test_utils import reset_auth_token_state
         from ray.cluster_utils import Cluster
 
+        reset_auth_token_state()  # another test of this process may have had Ray read these already
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE, **head}
         made = Cluster(initialize_head=True, head_node_args=head)
         try:

@@ -58,8 +58,8 @@ def rerun(
     Args:
         addresses: study/trial/seed, study/trial (all its runs) or study (all runs that did not fail); one or more.
         verify: Exit with code 5 where a run differs beyond the tolerance, or could not be repeated.
-        tolerance: How much losses and lr may differ, relatively; other metrics 100 times as much (at most a tenth,
-            unless losses may differ by more). 0: not at all. Default: 1e-4; 1e-2 for runs in bfloat16.
+        tolerance: How much losses and lr may differ, relatively; other metrics 100 times as much, at most a tenth.
+            0: not at all. Default: 1e-4; in bfloat16 1e-2.
         workers_: Worker processes; default: one a CUDA device, or one a core.
         device_: auto, cpu, cuda, cuda:1 ...; default: cpu for runs that were trained on it, else auto.
         allow_changed_code: Go on though the training code has changed.

@@ -135,8 +135,8 @@ def trials(folder: Path) -> dict[int, hp.results.Trial]:
         pytest.param("model SIGSEGV", "signal:11", marks=pytest.mark.full),
         ("model SIGKILL", "signal:9"),
         pytest.param("forward SIGSEGV", "signal:11", marks=pytest.mark.full),
-        ("forward exits", "exit:3"),
-        ("forward hangs", "timeout"),
+        pytest.param("forward exits", "exit:3", marks=pytest.mark.full),
+        pytest.param("forward hangs", "timeout", marks=pytest.mark.full),
     ],
 )
 def test_the_poisonous_run_fails_alone(

@@ -84,7 +84,7 @@ def children_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("kills", "trials"), [(6, 40), pytest.param(20, 100, marks=pytest.mark.full)])
+@pytest.mark.parametrize(("kills", "trials"), [(4, 40), pytest.param(20, 100, marks=pytest.mark.full)])
 def test_kills_change_nothing(study: Path, tmp_path: Path, kills: int) -> None:
     calm, killed = f"sqlite:///{tmp_path}/calm.db", f"sqlite:///{tmp_path}/killed.db"
     finish(study, calm)
