@@ -27,7 +27,7 @@ from hpsearch.results import Results
 from hpsearch.trial import Run, RunKey
 
 STUDY = Path(__file__).parent.parent / "studies" / "digits_random.yaml"
-#: the stated tolerance: values are the same, relative to them, to ``TOLERANCE``; where they are not, the run's curve is,
+#: the stated tolerance: values are the same, relative to them, to ``TOLERANCE``; where they are not, its curve is,
 #: to ``ROUNDED`` times what a rounding at each of its updates makes of it alone, the most of ``ROUNDINGS`` tries.
 #: Curves, since a value is a best epoch: of two curves that have nothing in common it may yet be the same one.
 TOLERANCE = 1e-4
