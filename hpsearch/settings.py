@@ -17,7 +17,11 @@ def database(db: str | None = None) -> str:
 
 
 def files_folder(db: str, study: str) -> Path:
-    """Where a study's logs and checkpoints go by default: ``hpsearch-files/STUDY`` beside an SQLite database."""
+    """Where a study's logs and checkpoints go by default: ``STUDY`` in ``HPSEARCH_FILES``, else in ``hpsearch-files``
+    beside an SQLite database, or here.
+    """
+    if named := os.environ.get("HPSEARCH_FILES"):
+        return (Path(named) / study).resolve()
     path = Path(db.removeprefix("sqlite:///")) if db.startswith("sqlite:///") else Path("hpsearch.db")
     return (path.parent / "hpsearch-files" / study).resolve()
 

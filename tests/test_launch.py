@@ -229,6 +229,8 @@ def test_where_the_record_is_when_nobody_says(monkeypatch: pytest.MonkeyPatch, t
     assert database() == "sqlite:////data/r.db"
     assert database("sqlite:///x.db") == "sqlite:///x.db"
     assert files_folder("sqlite:////data/r.db", "s") == Path("/data/hpsearch-files/s")
+    monkeypatch.setenv("HPSEARCH_FILES", "/shared")
+    assert files_folder("sqlite:////data/r.db", "s") == Path("/shared/s")
 
 
 @pytest.mark.parametrize(

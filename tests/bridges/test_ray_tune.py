@@ -42,7 +42,7 @@ if __name__ == "__main__":
         search_space={"lr": {"log": [1e-4, 1]}}, strategy={"coarse_to_fine": {"trials_per_round": 8}},
         n_trials=16,
     )
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, logging_level="ERROR")
     searcher = StudySearcher(study, db="sqlite:///tuned.db", epochs=MAX_T)
     tuner = tune.Tuner(
         tune.with_resources(train, {"cpu": 1}),
