@@ -46,6 +46,8 @@ class Timed:
     #: from the command to the first epoch in the database; nan where nobody looked
     first_s: float
     results: Results
+    #: run -> the metric of each epoch
+    curves: Mapping[RunKey, list[float]]
 
     @property
     def epochs(self) -> int:
@@ -77,7 +79,8 @@ def run(
     if process.returncode:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Timed(wall_s, cpu_s, first_s, hp.load(name, url))
+    results = hp.load(name, url)
+    return Timed(wall_s, cpu_s, first_s, results, curves_of(results))
 
 
 def has_epoch(database: Path) -> bool:
@@ -120,11 +123,12 @@ def on_cpu(repeats: int) -> int:
     for fuse, each in times.items():
         wall, cpu = min(t.wall_s for t in each), min(t.cpu_s for t in each)
         print(f"{'--fuse ' + fuse:<12}{wall:>10.1f}{cpu:>10.1f}{each[0].epochs:>10,}  {each[0].engines}")
-    return compare(times["auto"][0].results, times["off"][0].results)
+    return compare(times["auto"][0], times["off"][0])
 
 
-def compare(fused: Results, solo: Results) -> int:
+def compare(together: Timed, one_by_one: Timed) -> int:
     """Print how far the two studies agree; 0 where trials are the same and values are within the tolerance."""
+    fused, solo = together.results, one_by_one.results
     same, apart = differences(fused, solo)
     far = {key: value for key, value in apart.items() if value > TOLERANCE}
     best = [results.best.number if results.best else None for results in (fused, solo)]
@@ -133,10 +137,10 @@ def compare(fused: Results, solo: Results) -> int:
     once = again(solo, sorted(apart), fusing_runs.one_rounding_off(0))
     count = sum(farthest([min(curve)], [solo_value(solo, key)]) > TOLERANCE for key, curve in once.items())
     print(f"one rounding of the first weights, alone, takes {count} of them farther than that from themselves")
-    return int(not same or beyond(fused, solo, far) > 0)
+    return int(not same or beyond(together, one_by_one, far) > 0)
 
 
-def beyond(fused: Results, solo: Results, far: Mapping[RunKey, float]) -> int:
+def beyond(fused: Timed, solo: Timed, far: Mapping[RunKey, float]) -> int:
     """Print of each run how far its curves are apart, fused from alone, and alone from itself with roundings.
 
     Returns:
@@ -147,12 +151,11 @@ def beyond(fused: Results, solo: Results, far: Mapping[RunKey, float]) -> int:
     print(
         f"the others: how far values, and curves, are apart; how far curves are with roundings, in {ROUNDINGS} tries:"
     )
-    tries = [again(solo, sorted(far), fusing_runs.roundings_off(number)) for number in range(ROUNDINGS)]
-    curves = [curves_of(results, sorted({key.trial for key in far})) for results in (fused, solo)]
+    tries = [again(solo.results, sorted(far), fusing_runs.roundings_off(number)) for number in range(ROUNDINGS)]
     count = 0
     for key, value in sorted(far.items()):
-        params, alone = fused.trials[key.trial].params, curves[1][key]
-        mine, most = farthest(curves[0][key], alone), max(farthest(curve[key], alone) for curve in tries)
+        params, alone = fused.results.trials[key.trial].params, solo.curves[key]
+        mine, most = farthest(fused.curves[key], alone), max(farthest(curve[key], alone) for curve in tries)
         setting = f"lr {params['lr']:.3g}, momentum {params['momentum']:.3g}"
         print(f"  run {key}: {setting}: {value:.1e}, {mine:.1e}; {most:.1e}")
         count += mine > ROUNDED * most
@@ -167,9 +170,9 @@ def farthest(curve: Sequence[float], other: Sequence[float]) -> float:
     return max(abs(a - b) / abs(b) for a, b in zip(curve, other, strict=True))
 
 
-def curves_of(results: Results, trials: Sequence[int]) -> dict[RunKey, list[float]]:
+def curves_of(results: Results) -> dict[RunKey, list[float]]:
     """Run -> the metric of each epoch."""
-    frame = results.curves_dataframe(trials)
+    frame = results.curves_dataframe()
     groups = frame[frame["metric"] == results.study.metric].sort_values("epoch").groupby(["trial", "seed"])["value"]
     return {RunKey(int(trial), int(seed)): list(values) for (trial, seed), values in groups}
 

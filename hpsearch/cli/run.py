@@ -93,7 +93,7 @@ class How:
         str, Parameter(help="How many runs of a TrainingTask a worker trains together: a number, auto or off.")
     ] = "auto"
     files: Annotated[
-        Path | None, Parameter(help="Where logs and checkpoints go; else a folder in HPSEARCH_FILES, else in hpsearch-files.")
+        Path | None, Parameter(help="Where logs and checkpoints go; else in HPSEARCH_FILES, else hpsearch-files.")
     ] = None
     grace: Annotated[str, Parameter(help="How long the first Ctrl-C lets runs in flight finish.")] = "30s"
     allow_changed_code: Annotated[
