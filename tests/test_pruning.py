@@ -259,6 +259,7 @@ def came(db: str) -> tuple[int, int]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.full
 def test_the_same_trials_go_on_whenever_the_coordinator_is_killed(tmp_path: Path) -> None:
     slow = TRAIN.replace("def loss(run, epoch):", "def loss(run, epoch):\n    import time; time.sleep(0.02)")
     (tmp_path / "train.py").write_text(slow)

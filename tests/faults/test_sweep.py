@@ -17,9 +17,10 @@ import pytest
 
 from tests.faults.mutants import MUTANTS
 from tests.faults.sweep import STUDIES, Job
+from tests.postgres import Server
 
-#: one in so many points, without --full
-STRIDE = 16
+#: one in so many points, without --full and with it
+STRIDE = {"sqlite": (16, 1), "postgresql": (40, 5)}
 #: events that a recovery is killed at: its first 30 statements, before and after each
 RECOVERY = 60
 PROCESSES = 2
@@ -34,10 +35,11 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def start(folder: Path, name: str, **fields: Any) -> subprocess.Popen[str]:
+def start(folder: Path, name: str, server: Server | None = None, **fields: Any) -> subprocess.Popen[str]:
     place = folder / name
     place.mkdir()
-    job = Job(folder=str(place), url=f"sqlite:///{place}/r.db", **fields)
+    url = server.url(server.create()) if server else f"sqlite:///{place}/r.db"
+    job = Job(folder=str(place), url=url, **fields)
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     # Its output goes to a file: a full pipe would stop one process while another is read.
     with (place / "out").open("w") as out, (place / "err").open("w") as err:
@@ -62,20 +64,22 @@ def end(process: subprocess.Popen[str], folder: Path, name: str) -> list[dict[st
     return [json.loads(line) for line in (folder / name / "out").read_text().splitlines()]
 
 
-def count(folder: Path, study: str) -> int:
+def count(folder: Path, study: str, server: Server | None) -> int:
     """How many events the uninterrupted study has; it must hold itself."""
-    (calm,) = end(start(folder, "calm", study=study), folder, "calm")
+    (calm,) = end(start(folder, "calm", server, study=study), folder, "calm")
     assert calm["problems"] == []
     states = {trial[2] for trial in calm["calm"]["trials"]}
     assert {"complete", "pruned"} <= states
     return int(calm["events"])
 
 
-def sweep(folder: Path, study: str, points: Sequence[int], again: Sequence[int] = ()) -> list[dict[str, Any]]:
+def sweep(
+    folder: Path, study: str, points: Sequence[int], again: Sequence[int] = (), server: Server | None = None
+) -> list[dict[str, Any]]:
     """All points, shared out among processes."""
     shares = {f"part{k}": list(points[k::PROCESSES]) for k in range(PROCESSES)}
     begun = {
-        name: start(folder, name, study=study, points=share, again=list(again))
+        name: start(folder, name, server, study=study, points=share, again=list(again))
         for name, share in shares.items()
         if share
     }
@@ -88,11 +92,17 @@ def check(found: Sequence[dict[str, Any]]) -> None:
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("engine", STRIDE)
 @pytest.mark.parametrize("study", STUDIES)
-def test_a_kill_at_any_statement_changes_nothing(study: str, folder: Path, request: pytest.FixtureRequest) -> None:
-    events = count(folder, study)
-    points = range(1, events + 1, 1 if request.config.getoption("--full") else STRIDE)
-    found = sweep(folder, study, points)
+def test_a_kill_at_any_statement_changes_nothing(
+    study: str, engine: str, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    server: Server | None = request.getfixturevalue("postgres_server") if engine == "postgresql" else None
+    if server:
+        server.start()
+    events = count(folder, study, server)
+    points = range(1, events + 1, STRIDE[engine][request.config.getoption("--full")])
+    found = sweep(folder, study, points, server=server)
     assert len(found) == len(points)
     # The first kills of a start on a slow machine may come late; nearly all must have struck.
     assert sum(line["killed"] for line in found) >= len(points) - 1
