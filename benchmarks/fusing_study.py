@@ -173,7 +173,7 @@ def farthest(curve: Sequence[float], other: Sequence[float]) -> float:
 def curves_of(results: Results) -> dict[RunKey, list[float]]:
     """Run -> the metric of each epoch."""
     frame = results.curves_dataframe()
-    groups = frame[frame["metric"] == results.study.metric].sort_values("epoch").groupby(["trial", "seed"])["value"]
+    groups = frame[frame["metric"] == "val_loss"].sort_values("epoch").groupby(["trial", "seed"])["value"]
     return {RunKey(int(trial), int(seed)): list(values) for (trial, seed), values in groups}
 
 

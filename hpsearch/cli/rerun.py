@@ -52,14 +52,13 @@ def rerun(
     A run that was trained in a group is a lane again, the only one. On a CPU the same machine gives the same bits, on
     a GPU a lane is the same within the tolerance.
 
-    The tolerance is a part of a loss's size (of 0.01 where it is smaller), and 100 times that part of another metric's
-    (of 1 where it is smaller): many count examples, and an example at the border may fall on either side.
+    The tolerance is a part of a loss's size (of 0.01 where it is smaller), and 100 times that part, at most a tenth, of
+    another metric's (of 1 where it is smaller): many count examples, and one at the border may fall on either side.
 
     Args:
         addresses: study/trial/seed, study/trial (all its runs) or study (all runs that did not fail); one or more.
         verify: Exit with code 5 where a run differs beyond the tolerance, or could not be repeated.
-        tolerance: How much losses and lr may differ, relatively; other metrics 100 times as much, at most a tenth.
-            0: not at all. Default: 1e-4; in bfloat16 1e-2.
+        tolerance: How much losses and lr may differ, relatively; others 100 times that. Default: 1e-4, bfloat16 1e-2.
         workers_: Worker processes; default: one a CUDA device, or one a core.
         device_: auto, cpu, cuda, cuda:1 ...; default: cpu for runs that were trained on it, else auto.
         allow_changed_code: Go on though the training code has changed.

@@ -66,6 +66,7 @@ def test_what_cannot_be_is_said_before_anything_runs(fresh: Path, hpsearch, monk
     assert (ended.code, "Ray chooses a GPU for each worker" in ended.err) == (2, True)
     ended = hpsearch("run", "other.yaml", "--workers", "many")
     assert (ended.code, "must be a whole number of at least 1, or auto" in ended.err) == (2, True)
+    monkeypatch.setenv("RAY_TMPDIR", str(fresh))  # where Ray looks for a cluster that runs here
     ended = hpsearch("run", "other.yaml", "--on", "ray", "--ray-address", "auto", "-q")
     assert ended.code == 6
     assert "there is no Ray cluster at auto" in ended.err
