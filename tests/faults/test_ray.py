@@ -16,6 +16,7 @@ import pytest
 
 import hpsearch as hp
 from hpsearch.trial import State
+from tests.postgres import Server
 from tests.ray_nodes import add_node, cluster
 
 TASK = """
@@ -81,15 +82,20 @@ def nodes() -> Iterator[Any]:
         yield made
 
 
+def url(folder: Path, db: str) -> str:
+    """Of a database on a server, or of a file in the folder."""
+    return db if "://" in db else f"sqlite:///{folder}/{db}.db"
+
+
 def start(folder: Path, db: str, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "hpsearch", "run", "study.yaml", "--db", f"sqlite:///{db}.db"]
-    files = ["--files", str(folder / db), "--progress", "none", "--fuse", str(LANES)]
+    command = [sys.executable, "-m", "hpsearch", "run", "study.yaml", "--db", url(folder, db)]
+    files = ["--files", str(folder / db.rpartition("/")[2]), "--progress", "none", "--fuse", str(LANES)]
     return subprocess.Popen([*command, *files, *options], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def outcome(folder: Path, db: str) -> Outcome:
     """All that must be the same, wherever it was trained."""
-    trials = hp.load("abroad", f"sqlite:///{folder}/{db}.db").trials
+    trials = hp.load("abroad", url(folder, db)).trials
     assert {trial.state for trial in trials} <= {State.COMPLETE, State.PRUNED}
     return [
         (t.number, t.batch, t.history_seq, dict(t.params), t.state, t.value, t.sd, [(r.key, r.value) for r in t.runs])
@@ -99,7 +105,7 @@ def outcome(folder: Path, db: str) -> Outcome:
 
 def finished(folder: Path, db: str) -> dict[object, float | None]:
     try:
-        trials = hp.load("abroad", f"sqlite:///{folder}/{db}.db").trials
+        trials = hp.load("abroad", url(folder, db)).trials
     except hp.HpsearchError:
         return {}
     return {run.key: run.value for trial in trials for run in trial.runs if run.state.final}
@@ -130,31 +136,45 @@ def actors(node: Any) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(400)
-def test_a_study_outlives_each_of_its_nodes(folder: Path, calm: Outcome, nodes: Any) -> None:
+def test_a_study_outlives_each_of_its_parts(
+    folder: Path, calm: Outcome, nodes: Any, postgres: str, postgres_server: Server
+) -> None:
+    """Three nodes and a database server; the head has a test of its own."""
     first, second = sorted(nodes.worker_nodes, key=lambda node: pid_of(node, "raylet"))
-    process = start(folder, "nodes", "--on", "ray", "--ray-address", nodes.address)
+    options = ("--on", "ray", "--ray-address", nodes.address)
+    process = start(folder, postgres, *options)
     try:
         until(process, lambda: actors(first) and actors(second))
-        until(process, ends(folder, "nodes"))
+        until(process, ends(folder, postgres))
         # The process of a worker: it is lost, and replaced.
         actors(first)[0].kill()
-        until(process, ends(folder, "nodes"))
+        until(process, ends(folder, postgres))
+        # The database server: it is waited for.
+        postgres_server.restart("immediate", down_s=0.5)
+        until(process, ends(folder, postgres))
         # A node without notice.
         os.kill(pid_of(second, "raylet"), signal.SIGKILL)
-        until(process, ends(folder, "nodes"))
+        until(process, ends(folder, postgres))
         # Another one comes, and gets a worker.
         third = add_node(nodes)
         until(process, lambda: actors(third))
         # The last of the old ones is taken away in good order.
         nodes.remove_node(first)
-        until(process, ends(folder, "nodes"))
+        until(process, ends(folder, postgres))
+        # The coordinator: the same command goes on.
+        process.kill()
+        process.communicate()
+        process = start(folder, postgres, *options)
         _, errors = process.communicate(timeout=200)
     finally:
         process.kill()
     assert process.returncode == 0, errors.decode()
-    assert outcome(folder, "nodes") == calm
-    attempts = [run.attempt for trial in hp.load("abroad", f"sqlite:///{folder}/nodes.db").trials for run in trial.runs]
+    assert outcome(folder, postgres) == calm
+    attempts = [run.attempt for trial in hp.load("abroad", postgres).trials for run in trial.runs]
     assert max(attempts) > 1
+    verified = [sys.executable, "-m", "hpsearch", "verify", "--db", postgres]
+    done = subprocess.run(verified, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.timeout(400)
