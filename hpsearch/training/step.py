@@ -132,16 +132,16 @@ class Steps:
 
     def _taped(self, step: Step, batch: Batch) -> Step | None:
         """A step from a tape; None where it is not the step itself, tried with other weights, data and numbers."""
-        try:
-            _, play = record(lambda: step(batch), _tensors(batch))
-        except Exception:  # noqa: BLE001 - whatever cannot be recorded; what is wrong with the step itself it says later
-            return None
 
         def tape(batch: Batch) -> Tensor:
             return play(*_tensors(batch))
 
-        other = _other(batch)
-        results = [[one(other), *(rows.clone() for rows in self._rows())] for one in self._each_kept(step, tape)]
+        try:
+            _, play = record(lambda: step(batch), _tensors(batch))
+            other = _other(batch)
+            results = [[one(other), *(rows.clone() for rows in self._rows())] for one in self._each_kept(step, tape)]
+        except Exception:  # noqa: BLE001 - whatever cannot be recorded; what is wrong with the step itself it says later
+            return None
         return tape if all(_same_bits(a, b) for a, b in zip(*results, strict=True)) else None
 
     def _each_kept(self, *steps: Step) -> Iterator[Step]:
