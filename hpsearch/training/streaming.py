@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hpsearch.objective import Split
+from hpsearch.training.guard import return_memory
 
 #: device -> of its free memory what data may fill. On a GPU the rest is for lanes; on the CPU there are other workers.
 SHARE = {"cuda": 0.5, "cpu": 0.25}
@@ -78,7 +79,10 @@ def is_streamed(wanted: bool | None, size: int, device: str) -> bool:
 
 def batches(part: Part, order: Tensor, size: int) -> Iterator[tuple[Tensor, Split]]:
     """Places of examples (B,), and these: the next ``size`` of an order (N,) of a part, which is on the device."""
-    found = order.cpu() if isinstance(part, Streamed) else order  # once: a GPU would be waited for at every batch
+    found = order
+    if isinstance(part, Streamed):
+        return_memory()
+        found = order.cpu()  # once: a GPU would be waited for at every batch
     for places, rows in zip(torch.split(order, size), torch.split(found, size), strict=True):
         yield places, Split(part.inputs[rows], part.targets[rows])
 

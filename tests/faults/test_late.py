@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -54,6 +56,21 @@ def coordinator(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", COORDINATOR], cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
+def stop(process: subprocess.Popen[str], database: Path) -> None:
+    """SIGSTOP, and not within a transaction: one that holds SQLite's lock keeps everybody out, as it must."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)
+        try:
+            with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            return
+        except sqlite3.OperationalError:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.03)
+
+
 @pytest.mark.timeout(180)
 def test_a_coordinator_that_sleeps_past_its_lease_has_lost_the_study(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(TRAIN)
@@ -63,7 +80,7 @@ def test_a_coordinator_that_sleeps_past_its_lease_has_lost_the_study(tmp_path: P
     try:
         while first.poll() is None and not done(db):
             time.sleep(0.05)
-        first.send_signal(signal.SIGSTOP)
+        stop(first, tmp_path / "r.db")
         # Stopped, it is not dead: only its lease can say that the study is free.
         early = coordinator(tmp_path)
         _, words = early.communicate(timeout=60)
@@ -80,6 +97,7 @@ def test_a_coordinator_that_sleeps_past_its_lease_has_lost_the_study(tmp_path: P
         _, words = first.communicate(timeout=60)
     finally:
         first.kill()
+        first.communicate()
     assert first.returncode == 7, words
     assert facts(db) == ended
     hp.run(hp.read_study(tmp_path / "s.yaml"), db=f"sqlite:///{tmp_path}/calm.db", workers=2)

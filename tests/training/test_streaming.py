@@ -370,7 +370,7 @@ runs = runs_of([{"lr": 0.1}, {"lr": 0.01}])
 for train in (alone, together):  # what is imported on the way has been
     train(MLP, Path(sys.argv[1]) / f"first {train.__name__}", runs)
 kept = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
-limit = kept + 250_000_000
+limit = kept + 300_000_000
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 for train in (alone, together):
     told = train(Larger, Path(sys.argv[1]) / train.__name__, runs)
@@ -383,8 +383,8 @@ for train in (alone, together):
 class Larger(Mapped):
     """More than twice what its process may have in memory of its own."""
 
-    width, rows = 1000, 600_000
-    batch_size = 1024
+    width, rows = 4000, 200_000
+    batch_size = 256
     file = os.environ.get("HPSEARCH_TEST_MAPPED", "")
     stream = None if "HPSEARCH_TEST_STREAM" not in os.environ else os.environ["HPSEARCH_TEST_STREAM"] == "1"
 
