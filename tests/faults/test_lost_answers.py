@@ -105,7 +105,7 @@ def test_a_server_that_restarts_is_waited_for(postgres_server, postgres, mode):
     postgres_server.restart(mode)
     store.write(Turn(trials=[trial(1)], seconds=1.0))
     postgres_server.stop(mode)
-    late = postgres_server.start_later(2.0)
+    late = postgres_server.start_later(4.0)  # a try comes between its first second, when it is told, and its end
     store.write(Turn(trials=[trial(2)], seconds=1.0))
     late.join()
     store.close("stopped")
