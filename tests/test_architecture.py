@@ -36,14 +36,14 @@ OPEN_CLASSES = {"objective.py:ActiveRun", "objective.py:TrainingTask"}
 #: library -> the rooms that may import it: files, or folders (with a slash)
 ROOMS = {
     "torch": ["training/"],
-    "optuna": ["strategies/bayesian.py"],
+    "optuna": ["strategies/bayesian.py", "importance.py"],
     "sqlalchemy": ["stores/sql/"],
     "alembic": ["stores/sql/"],
     "psycopg": ["stores/sql/"],
     "pandas": ["results.py", "export.py", "compare.py"],
     "pyarrow": ["export.py"],
-    "scipy": ["points.py", "compare.py"],
-    "statsmodels": ["compare.py"],
+    "scipy": ["points.py", "verdict.py"],
+    "statsmodels": ["verdict.py"],
     "pydantic": ["options.py"],
     "yaml": ["document.py"],
     "cyclopts": ["cli/"],
