@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hpsearch.audit import Facts, Verdict, in_json, same, searched
+from hpsearch.audit import Facts, Verdict, in_json, same
 from hpsearch.cohort import come
 from hpsearch.replay import BY_ITSELF, Batch, Rungs, Stop, batches, reached, rungs
 from hpsearch.study import Study, cohort_of
@@ -88,7 +88,7 @@ def check_rungs(facts: Facts, study: Study, verdict: Verdict, *, changed: bool) 
         return
     chosen = len(facts.trials) - len(study.baselines)
     over = chosen == study.n_trials or (facts.state == "complete" and not facts.reason)
-    trials = [replace(trial, runs=searched(trial)) for trial in facts.trials]
+    trials = [replace(trial, runs=trial.search_runs) for trial in facts.trials]
     found = rungs(study, trials, facts.curves, over=over)
     ours = Verdict(study=facts.name)
     _compare_rungs(facts, trials, found, ours)

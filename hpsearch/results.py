@@ -58,7 +58,7 @@ class Results:
                 "state": str(trial.state),
                 "value": trial.value,
                 "sd": trial.sd,
-                "n": sum(run.value is not None for run in trial.runs),
+                "n": sum(run.value is not None for run in trial.search_runs),
                 "baseline": trial.baseline,
                 "batch": trial.batch,
                 **_columns(trial.params),

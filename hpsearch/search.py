@@ -12,6 +12,7 @@ from typing import Protocol, final
 
 from hpsearch.errors import ExecutorError, ObjectiveError
 from hpsearch.executor import Executor
+from hpsearch.further import Chooser
 from hpsearch.ledger import Ledger
 from hpsearch.objective import Workload
 from hpsearch.plan import plan
@@ -74,8 +75,15 @@ def search(
     grace_s: float = 30.0,
     allow_changed: bool = False,
     observer: Observer = lambda progress: None,
+    chooser: Chooser | None = None,
+    leave: tuple[str, str] | None = None,
 ) -> Ending:
     """Run a study from where its record stands to its end, or to the user's.
+
+    Args:
+        chooser: where given, nothing is searched: further runs of trials that are final are made, as it says, without
+            the budget that the search has.
+        leave: the state that the study is left in, and its reason; None: as it ends.
 
     Raises:
         StudyChangedError, StudyHeldError, StoreError: as ``Store.open`` and ``Store.write`` say.
@@ -83,7 +91,8 @@ def search(
     curves = study.metric if study.pruner else None
     snapshot = store.open(record, holder, lease_s=lease_s, allow_changed=allow_changed, curves=curves)
     pruning = plan(study, show=0).pruning
-    ledger, clock = Ledger(study, snapshot, epochs=pruning and pruning.epochs), _Clock()
+    epochs = pruning.epochs if pruning and not chooser else None
+    ledger, clock = Ledger(study, snapshot, epochs=epochs, chooser=chooser), _Clock()
     level, deadline = 0, 0.0
     while True:
         try:
@@ -91,7 +100,7 @@ def search(
         except ExecutorError as error:
             ledger.abandon(error)
         ledger.seconds = snapshot.seconds + clock.elapsed()
-        over_budget = study.budget_s is not None and ledger.seconds >= study.budget_s
+        over_budget = not chooser and study.budget_s is not None and ledger.seconds >= study.budget_s
         asked = max(level, interrupt.level, 2 if ledger.fatal else 0)
         if asked and not level:
             deadline = time.monotonic() + grace_s
@@ -117,7 +126,7 @@ def search(
         if not ledger.running and (level or over_budget or ledger.done):
             break
     ending = ledger.ending(stopped=level > 0, interrupted=interrupt.level > 0)
-    store.close(ending.state, ending.reason)
+    store.close(*(leave or (ending.state, ending.reason)))
     if isinstance(ledger.fatal, ObjectiveError) and ledger.spoiled:
         # Nothing has run, so nothing is worth keeping, and the name is free for the mended study.
         store.delete(study.name)

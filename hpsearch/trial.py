@@ -150,6 +150,16 @@ class Trial:
     tell_seq: int | None = None
     runs: tuple[Run, ...] = ()
 
+    @property
+    def search_runs(self) -> tuple[Run, ...]:
+        """Those that the search made, a seed each: what strategies and pruners see; ``value`` is their mean."""
+        return tuple(run for run in self.runs if run.stage is Stage.SEARCH and run.key.repeat == 0)
+
+    def values(self, stage: Stage = Stage.SEARCH) -> dict[int, float]:
+        """Seed -> value of the complete runs of a stage; repetitions are left out."""
+        runs = (run for run in self.runs if run.stage is stage and run.key.repeat == 0)
+        return {run.key.seed: run.value for run in runs if run.state is State.COMPLETE and run.value is not None}
+
 
 def score(runs: Sequence[Run]) -> tuple[State, float | None, float | None]:
     """A trial's state, value and standard deviation from its runs (all final), in the order of the seeds.

@@ -9,9 +9,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from hpsearch.audit import Attempt, Breach, Facts, Verdict, in_json, same, searched, some
+from hpsearch.audit import Attempt, Breach, Facts, Verdict, in_json, same, some
 from hpsearch.choices import check_rungs, check_suggestions
-from hpsearch.ledger import LOSS_BUDGET, LOSS_BUDGETS, TOGETHER
+from hpsearch.losses import LOSS_BUDGET, LOSS_BUDGETS, TOGETHER
 from hpsearch.study import Study
 from hpsearch.trial import Environment, Run, RunKey, State, Trial, score
 
@@ -79,7 +79,7 @@ def _check_numbers(facts: Facts, verdict: Verdict) -> None:
 
 def _check_trial(facts: Facts, trial: Trial, verdict: Verdict) -> None:
     """Its runs are there, and its state and value follow from theirs."""
-    runs = searched(trial)
+    runs = trial.search_runs
     seeds, expected = [run.key.seed for run in runs], facts.spec["seeds"]
     if seeds != list(expected):
         verdict.wrong(trial.number, "runs", f"seeds {some(expected)}", f"seeds {some(seeds)}")

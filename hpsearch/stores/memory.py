@@ -192,6 +192,12 @@ def _apply(study: _Study, turn: Turn) -> None:
     for trial in turn.trials:
         _require(trial.number not in study.trials, f"trial {trial.number} is there already")
         study.trials[trial.number] = trial
+    for run in turn.runs:
+        of = study.trials.get(run.key.trial)
+        fits = of is not None and of.state.final and run.key not in {other.key for other in of.runs}
+        _require(fits, f"run {run.key} is there already, or its trial is unknown or not final")
+        assert of is not None
+        study.trials[of.number] = replace(of, runs=(*of.runs, run))
     study.decisions += turn.decisions
     for report in turn.epochs:
         points = study.metrics.setdefault((report.run, report.attempt), {})
@@ -221,13 +227,12 @@ def _apply(study: _Study, turn: Turn) -> None:
             old, state=score.state, value=score.value, sd=score.sd, tell_seq=score.tell_seq
         )
     for claim in turn.claims:
-        started = time.time()
         if claim.attempt in study.attempts.setdefault(claim.run, {}):
             _require(study.attempts[claim.run][claim.attempt] == "", f"attempt {claim.attempt} was lost")
             _change(study, claim.run, (State.PAUSED,), claim.attempt, state=State.RUNNING)
             continue
         study.attempts[claim.run][claim.attempt] = ""
-        change = {"state": State.RUNNING, "attempt": claim.attempt, "started": started}
+        change = {"state": State.RUNNING, "attempt": claim.attempt, "started": time.time()}
         _change(study, claim.run, (State.QUEUED, State.PAUSED), None, **change)
 
 

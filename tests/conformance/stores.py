@@ -17,7 +17,7 @@ from hpsearch.archive import Archive
 from hpsearch.errors import NotFoundError, StoreError, StudyChangedError, StudyHeldError
 from hpsearch.store import Claim, Command, Holder, Score, Snapshot, Store, StudyRecord, Turn, this_process
 from hpsearch.strategy import Decision
-from hpsearch.trial import Environment, EpochReport, Finished, Lost, PausedReport, Run, RunKey, State, Trial
+from hpsearch.trial import Environment, EpochReport, Finished, Lost, PausedReport, Run, RunKey, Stage, State, Trial
 
 RECORD = StudyRecord(
     name="digits",
@@ -335,6 +335,30 @@ class StoreConformance:
             with pytest.raises(StoreError):
                 store.write(late)
         assert doors.archive().trials("digits") == before
+
+    def test_further_runs_of_a_final_trial_come_after_those_of_its_search(self, doors):
+        store = begun(doors, seeds=(3, 1))
+        ends = [done(RunKey(0, 3)), done(RunKey(0, 1))]
+        store.write(Turn(finished=ends, scores=[score(0)]))
+        more = [Run(key=RunKey(0, 0), stage=Stage.CONFIRM), Run(key=RunKey(0, 3, 1), stage=Stage.EXTRA)]
+        store.write(Turn(runs=more))
+        store.write(Turn(claims=[Claim(run=run.key, attempt=1) for run in more]))
+        store.write(Turn(finished=[done(RunKey(0, 0), 0.25)]))
+        found = doors.archive().trials("digits")[0]
+        assert [run.key for run in found.runs] == [RunKey(0, 3), RunKey(0, 1), RunKey(0, 0), RunKey(0, 3, 1)]
+        assert [run.stage for run in found.runs[2:]] == [Stage.CONFIRM, Stage.EXTRA]
+        assert (found.state, found.value) == (State.COMPLETE, 0.5)
+        assert found.values(Stage.CONFIRM) == {0: 0.25}
+        assert found.values() == {3: 0.5, 1: 0.5}
+        assert again(doors, this_process()).running == [RunKey(0, 3, 1)]
+
+    @pytest.mark.parametrize("key", [RunKey(0, 5), RunKey(1, 0), RunKey(7, 0)])
+    def test_a_further_run_needs_a_final_trial_and_a_key_of_its_own(self, doors, key):
+        store = begun(doors, trials=2, seeds=(5,))
+        store.write(Turn(finished=[done(RunKey(0, 5))], scores=[score(0)]))
+        with pytest.raises(StoreError):
+            store.write(Turn(runs=[Run(key=key, stage=Stage.CONFIRM)]))
+        assert [len(one.runs) for one in doors.archive().trials("digits")] == [1, 1]
 
     def test_runs_in_flight_are_found_at_a_takeover(self, doors):
         begun(doors, trials=3, seeds=(0, 1))
