@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from hpsearch.strategy import Decision
-from hpsearch.trial import Run, Trial
+from hpsearch.trial import Run, RunKey, Trial
 
 
 @final
@@ -18,6 +18,8 @@ class Further:
     #: queued, of the stages ``confirm`` and ``extra``
     runs: Sequence[Run] = ()
     decisions: Sequence[Decision] = ()
+    #: runs whose checkpoints are not kept
+    forgotten: Sequence[RunKey] = ()
     #: there will be no more
     over: bool = False
 

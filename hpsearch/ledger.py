@@ -18,6 +18,7 @@ from hpsearch.cohort import Cohorts, Ruling
 from hpsearch.errors import ExecutorError, HpsearchError, ObjectiveError, UnusableError
 from hpsearch.executor import Assignment
 from hpsearch.further import Chooser, further_runs
+from hpsearch.keep import Kept
 from hpsearch.losses import TOGETHER, UNCHARGED, Losses
 from hpsearch.progress import Ending, Engines, Failures, Pace, Progress
 from hpsearch.store import Claim, Draft, Score, Snapshot, Turn
@@ -71,6 +72,7 @@ class Ledger:
         #: each run's place in the order in which they are to begin
         self._order = {key: k for k, key in enumerate(self._runs)}
         self._losses = Losses(snapshot.losses)
+        self._kept = Kept(self.study, self._trials)
         self._tell_seq = max((trial.tell_seq or 0 for trial in self._trials), default=0)
         self._counts = Counter(trial.state for trial in self._trials)
         self._running: dict[RunKey, int] = {}
@@ -241,6 +243,7 @@ class Ledger:
         answer = chooser([replace(trial, runs=runs) for trial, runs in zip(self._trials, own, strict=True)])
         self._draft.decisions.extend(answer.decisions)
         self._draft.runs.extend(answer.runs)
+        self._draft.forgotten.extend(answer.forgotten)
         self._take_in(answer.runs)
         self._over = answer.over
 
@@ -289,13 +292,8 @@ class Ledger:
         self._release(report.run, State.PAUSED)
         self._backlog.leave(report.run)
         self._draft.pauses.append(report)
-        self._runs[report.run] = replace(
-            self._runs[report.run],
-            last_epoch=report.epoch,
-            worker=report.worker,
-            engine=report.engine,
-            environment=report.environment,
-        )
+        trained = {"worker": report.worker, "engine": report.engine, "environment": report.environment}
+        self._runs[report.run] = replace(self._runs[report.run], last_epoch=report.epoch, **trained)  # type: ignore[arg-type]
         self._cohorts.settle(report.run.trial, self._runs_of(report.run.trial))
 
     def _rule(self, ruling: Ruling) -> None:
@@ -376,6 +374,7 @@ class Ledger:
         alike = self._failures.hear(report, self._runs_done)
         if self._chooser is not None:
             return
+        self._kept.hear(report)
         if alike and not self.fatal:
             hint = f"mend it, then: hpsearch delete {self.study.name}, and run it again"
             self.fatal = UnusableError(f"{alike}:\n{report.error.rstrip()}", hint=hint)
@@ -391,6 +390,7 @@ class Ledger:
         self._tell_seq += 1
         self._move(trial, state)
         self._trials[trial.number] = replace(self._trials[trial.number], value=value, sd=sd, tell_seq=self._tell_seq)
+        self._draft.forgotten.extend(self._kept.score(self._trials[trial.number]))
         self._draft.scores.append(Score(number=trial.number, state=state, value=value, sd=sd, tell_seq=self._tell_seq))
         limit = self.study.max_failures
         if limit is not None and self._counts[State.FAILED] > limit and not self.fatal:

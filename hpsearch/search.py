@@ -6,7 +6,7 @@ Each turn is decided in memory (``ledger.py``), written in one transaction, and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, final
 
@@ -17,8 +17,9 @@ from hpsearch.ledger import Ledger
 from hpsearch.objective import Workload
 from hpsearch.plan import plan
 from hpsearch.progress import Ending, Progress
-from hpsearch.store import Holder, Store, StudyRecord
+from hpsearch.store import Command, Holder, Store, StudyRecord
 from hpsearch.study import Study
+from hpsearch.trial import RunKey
 
 #: how long one turn waits for a report
 POLL_S = 0.5
@@ -77,12 +78,14 @@ def search(
     observer: Observer = lambda progress: None,
     chooser: Chooser | None = None,
     leave: tuple[str, str] | None = None,
+    forget: Callable[[Sequence[RunKey]], None] = lambda runs: None,
 ) -> Ending:
     """Run a study from where its record stands to its end, or to the user's.
 
     Args:
         chooser: where given, nothing is searched: further runs of trials that are final are made, as it says, without
             the budget that the search has.
+        forget: removes the checkpoints of these runs, which the record does not have any more.
         leave: the state that the study is left in, and its reason; None: as it ends.
 
     Raises:
@@ -114,13 +117,11 @@ def search(
         turn = ledger.take()
         if not turn.empty:
             store.write(replace(turn, seconds=clock.unwritten()))
+            forget(turn.forgotten)
         if assignments:
             executor.start(assignments, workload)
-        if clock.due("renew", RENEW_S):
-            for command in store.renew(clock.unwritten()):
-                if command.verb == "stop":
-                    level = max(level, 2 if command.payload.get("now") else 1)
-                    deadline = time.monotonic() + grace_s
+        if clock.due("renew", RENEW_S) and (told := _stop_level(store.renew(clock.unwritten()))):
+            level, deadline = max(level, told), time.monotonic() + grace_s
         if clock.due("observe", OBSERVE_S):
             observer(ledger.progress())
         if not ledger.running and (level or over_budget or ledger.done):
@@ -132,3 +133,8 @@ def search(
         store.delete(study.name)
     observer(ending.progress)
     return ending
+
+
+def _stop_level(commands: Sequence[Command]) -> int:
+    """What ``hpsearch stop`` has asked for: 0 nothing, 1 in good order, 2 now."""
+    return max((2 if c.payload.get("now") else 1 for c in commands if c.verb == "stop"), default=0)

@@ -233,6 +233,8 @@ class Turn:
     losses: Sequence[Lost] = ()
     #: queued or paused runs that will not be run
     cancelled: Sequence[RunKey] = ()
+    #: runs whose checkpoints are not kept: theirs are removed from the record, and only then their files
+    forgotten: Sequence[RunKey] = ()
     scores: Sequence[Score] = ()
     claims: Sequence[Claim] = ()
     #: reports of attempts that were void already: counted, not applied
@@ -245,7 +247,7 @@ class Turn:
         """True where nothing but time has passed."""
         return not (
             self.trials or self.runs or self.decisions or self.epochs or self.pauses or self.finished or self.losses
-            or self.cancelled or self.scores or self.claims or self.fenced
+            or self.cancelled or self.forgotten or self.scores or self.claims or self.fenced
         )  # fmt: skip
 
 
@@ -261,6 +263,7 @@ class Draft:
     pauses: list[PausedReport] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
     losses: list[Lost] = field(default_factory=list)
+    forgotten: list[RunKey] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     fenced: int = 0

@@ -78,6 +78,24 @@ class RunKey(NamedTuple):
     def __str__(self) -> str:
         return f"{self.trial}/{self.seed}" + (f".{self.repeat}" if self.repeat else "")
 
+    @classmethod
+    def of(cls, text: str) -> RunKey:
+        """The inverse of ``str``."""
+        trial, _, rest = text.partition("/")
+        seed, _, repeat = rest.partition(".")
+        return cls(int(trial), int(seed), int(repeat or 0))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The weights of a run's best epoch, as a file."""
+
+    #: below the study's files, with ``/``
+    path: str
+    sha256: str
+    bytes: int
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +260,8 @@ class Finished:
     #: how it was trained: ``vmap, cpu, 64 lanes``; ``solo, cpu``; ``solo, cuda:0, bfloat16``
     engine: str = ""
     environment: Environment | None = None
+    #: None where nothing was kept
+    checkpoint: Checkpoint | None = None
 
 
 @final

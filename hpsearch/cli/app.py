@@ -34,6 +34,7 @@ COMMANDS = {
     "best": ("best:best", "Show the best trials of a study."),
     "compare": ("compare:compare", "Put studies or trials side by side."),
     "export": ("export:export_", "Write a study as CSV, Parquet or JSON."),
+    "artifacts": ("artifacts:artifacts", "List or prune the weights that a study keeps."),
     "delete": ("delete:delete", "Remove a study from the database."),
     "db": ("db:db", "Look after the database: info, check, backup, upgrade."),
     "schema": ("schema:schema", "Print the JSON Schema of study files."),

@@ -17,7 +17,19 @@ from hpsearch.archive import Archive
 from hpsearch.errors import NotFoundError, StoreError, StudyChangedError, StudyHeldError
 from hpsearch.store import Claim, Command, Holder, Score, Snapshot, Store, StudyRecord, Turn, this_process
 from hpsearch.strategy import Decision
-from hpsearch.trial import Environment, EpochReport, Finished, Lost, PausedReport, Run, RunKey, Stage, State, Trial
+from hpsearch.trial import (
+    Checkpoint,
+    Environment,
+    EpochReport,
+    Finished,
+    Lost,
+    PausedReport,
+    Run,
+    RunKey,
+    Stage,
+    State,
+    Trial,
+)
 
 RECORD = StudyRecord(
     name="digits",
@@ -496,6 +508,14 @@ class StoreConformance:
         acc, loss = doors.archive().curves("digits", [0])
         assert (acc.metric, list(acc.epochs), list(acc.values)) == ("acc", [3], [0.9])
         assert (loss.metric, list(loss.values)) == ("loss", [1.0])
+
+    def test_checkpoints_are_there_until_they_are_forgotten(self, doors):
+        store = begun(doors, seeds=(0, 1))
+        kept = {seed: Checkpoint(path=f"0/{seed}/best.pt", sha256="a" * 64, bytes=2**33 + seed) for seed in (0, 1)}
+        store.write(Turn(finished=[done(RunKey(0, seed), checkpoint=kept[seed]) for seed in kept], scores=[score(0)]))
+        assert doors.archive().checkpoints("digits") == {RunKey(0, seed): kept[seed] for seed in kept}
+        store.write(Turn(forgotten=[RunKey(0, 1), RunKey(0, 7)]))
+        assert doors.archive().checkpoints("digits") == {RunKey(0, 0): kept[0]}
 
     def test_sealed_metrics_are_shown_nowhere(self, doors):
         store, key = begun(doors), RunKey(0, 0)

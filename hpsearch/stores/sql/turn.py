@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import count
 from typing import Any, final
 
-from sqlalchemy import Connection, Update, bindparam, case, func, insert, select, text, update
+from sqlalchemy import Connection, Update, bindparam, case, delete, func, insert, select, text, update
 
 from hpsearch.errors import StoreError
 from hpsearch.store import Turn, clean
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import insert_many, insert_new
-from hpsearch.stores.sql.rows import dumps, environment_row, finite, key_of, norms_text
+from hpsearch.stores.sql.rows import CHECKPOINT, chunks, dumps, environment_row, finite, key_of, norms_text
 from hpsearch.trial import EpochReport, Finished, PausedReport, Run, RunKey, State, Trial
 
 #: metrics of the test set: sealed, wherever they come from
@@ -103,6 +104,7 @@ class TurnWriter:
         self._guarded(connection, _PAUSE, pauses, "a paused run")
         finished = [self._finish(report, at, environments) for report in turn.finished]
         self._guarded(connection, _FINISH, finished, "a finished run")
+        self._keep(connection, turn, at)
         self._lose(connection, turn, at)
         cancelled = [self._run(key) | {"set_ended": at} for key in turn.cancelled]
         self._guarded(connection, _CANCEL, cancelled, "a cancelled run")
@@ -259,6 +261,21 @@ class TurnWriter:
             "set_returned": dumps(returned),
             **_trained(report, environments),
         }
+
+    def _keep(self, connection: Connection, turn: Turn, at: float) -> None:
+        """Checkpoints that are there now, and those that are not kept."""
+        same = {"study": self.study, "name": CHECKPOINT, "created": at}
+        rows = [
+            {**same, "address": str(done.run), **asdict(done.checkpoint)}
+            for done in turn.finished
+            if done.checkpoint is not None
+        ]
+        if rows:
+            insert_many(connection, t.artifact, rows)
+        a = t.artifact.c
+        for part in chunks([str(key) for key in turn.forgotten]):
+            mine = (a.study == self.study) & (a.name == CHECKPOINT) & a.address.in_(part)
+            connection.execute(delete(t.artifact).where(mine))
 
     def _lose(self, connection: Connection, turn: Turn, at: float) -> None:
         done = {report.run for report in turn.finished}
