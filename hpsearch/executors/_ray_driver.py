@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import queue
+import random
 import socket
 import threading
 import time
@@ -27,6 +28,9 @@ from hpsearch.executors import _wire as wire
 from hpsearch.executors._ray_cluster import ADDRESSES
 from hpsearch.executors._ray_worker import RayWorker
 
+#: what ray:// says where the server that it starts for a client has not come up, or is another client's
+CLIENT_FAILED = ("Starting Ray client server failed", "Maybe you called ray.init twice")
+CLIENT_TRIES = 4
 #: seconds between two looks at the nodes
 LOOK_S = 2.0
 #: seconds that an actor waits for something to say
@@ -282,10 +286,17 @@ def connect(message: Mapping[str, Any]) -> None:
     options: dict[str, Any] = {"runtime_env": runtime, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
-    try:
-        ray.init(address, **options)
-    except Exception as error:
-        raise _in_words(error, address) from error
+    for left in reversed(range(CLIENT_TRIES)):
+        try:
+            ray.init(address, **options)
+            return
+        except Exception as error:
+            # Ray's proxy gives each client a server on a port that was free a moment ago. Another client, of another
+            # cluster of that machine, may have been given the same one.
+            if not left or not any(words in str(error) for words in CLIENT_FAILED):
+                raise _in_words(error, address) from error
+            ray.shutdown()
+            time.sleep(random.uniform(0.5, 2.0))  # so that two of them do not meet again
 
 
 def _in_words(error: Exception, address: str) -> ExecutorError:

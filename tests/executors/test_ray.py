@@ -2,6 +2,7 @@ import os
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -217,6 +218,21 @@ def test_a_cluster_behind_rays_client_is_the_same(address, client_port, place, t
         assert {last.state for last in ends(said)} == {State.COMPLETE}
     finally:
         executor.close()
+
+
+@pytest.mark.full  # a second cluster; tests/test_compose.py meets this one's client in a parallel run
+def test_clients_of_two_clusters_of_one_machine_do_not_meet(address, client_port, place):
+    """Both clusters' proxies give their first client a server on port 23000, checked free a moment before."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        other = probe.getsockname()[1]
+    with cluster(0, num_cpus=1, ray_client_server_port=other), ThreadPoolExecutor(2) as pool:
+        options = [ClusterOptions(address=f"ray://127.0.0.1:{port}") for port in (client_port, other)]
+        for _ in range(2):
+            made = list(pool.map(lambda one: RayCluster(one, OBJECTIVES, place), options))
+            assert [one.gpus for one in made] == [0.0, 0.0]
+            for one in made:
+                one.close()
 
 
 def _until(found, limit_s=60.0):
