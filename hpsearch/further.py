@@ -9,6 +9,9 @@ from typing import final
 from hpsearch.strategy import Decision
 from hpsearch.trial import Run, RunKey, Trial
 
+#: kinds of decisions beyond the search: a race begins, a trial leaves it, it is over; the test set was looked at
+RACE, DROP, CONFIRMED, REVEAL = "race", "drop", "confirmed", "reveal"
+
 
 @final
 @dataclass(frozen=True, kw_only=True)

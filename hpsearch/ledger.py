@@ -362,13 +362,9 @@ class Ledger:
 
     def _conclude(self, report: Finished) -> None:
         """The run is final."""
-        self._runs[report.run] = replace(
-            self._runs[report.run],
-            state=report.state,
-            value=report.value,
-            last_epoch=report.last_epoch,
-            reason=report.reason,
-        )
+        run, ended = self._runs[report.run], {"last_epoch": report.last_epoch, "reason": report.reason}
+        seconds = run.seconds + report.seconds  # as the store adds them: a race compares them
+        self._runs[report.run] = replace(run, state=report.state, value=report.value, seconds=seconds, **ended)  # type: ignore[arg-type]
         self._runs_done += 1
         self._draft.finished.append(report)
         alike = self._failures.hear(report, self._runs_done)

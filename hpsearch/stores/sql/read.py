@@ -153,6 +153,22 @@ class SqlArchive(Archive):
             return load_decisions(connection, find(connection, study).id)
 
 
+def read_sealed(archive: SqlArchive, study: str, runs: Sequence[RunKey]) -> dict[RunKey, dict[str, float]]:
+    """The test metrics of runs, of the attempt that counts: what it returned, else what it reported last."""
+    c, found = t.sealed.c, dict[RunKey, dict[str, float]]()
+    with archive.reading() as connection:
+        row = find(connection, study)
+        for key in runs:
+            mine = (c.study == row.id) & (c.trial == key.trial) & (c.seed == key.seed) & (c.repeat == key.repeat)
+            query = _counting(t.sealed, select(c.attempt, t.run.c.attempt.label("last"), c.epoch, c.name, c.value))
+            rows = [one for one in connection.execute(query.where(mine)) if one.attempt == one.last]
+            # Epoch -1 is of the finished run: what it returned counts more than any epoch's.
+            rows.sort(key=lambda one: (one.epoch < 0, one.epoch))
+            if rows:
+                found[key] = {one.name: one.value for one in rows}
+    return found
+
+
 _STUDIES = select(t.study, (t.study.c.lease_until - now()).label("left"))
 
 
