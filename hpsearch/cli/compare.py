@@ -146,15 +146,19 @@ def _print_searches(found: Sequence[Search], ahead: Sequence[tuple[Search, Searc
 
 
 def _print_verdicts(verdicts: Sequence[Paired]) -> None:
+    """A row a pair, what matters first: where a terminal is narrow, columns go from the right."""
     several = len(verdicts) > 1
-    heads = ["a", "b", "seeds", "a better by", "interval", "p", *(["p corrected"] if several else []), "d_z", "wins"]
+    studies = {name.partition("/")[0] for pair in verdicts for name in (pair.a, pair.b)}
+    heads = ["a", "b", "a better by", "interval", *(["p corrected"] if several else []), "p", "d_z", "wins", "seeds"]
     cells = []
     for pair in verdicts:
+        names = [f"#{name.partition('/')[2]}" if len(studies) == 1 else name for name in (pair.a, pair.b)]
         ends = "–" if pair.low is None else f"{number(pair.low, 3)} … {number(pair.high, 3)}"
-        corrected = [number(pair.corrected, 2)] if several else []
-        row = [pair.a, pair.b, str(pair.n), number(pair.difference, 3), ends, number(pair.p, 2), *corrected]
-        cells.append([*row, number(pair.effect, 2), f"{pair.wins}/{pair.n}"])
-    print_table(heads, cells, keep=5)
+        ps = [number(pair.corrected, 2)] * several + [number(pair.p, 2)]
+        cells.append(
+            [*names, number(pair.difference, 3), ends, *ps, number(pair.effect, 2), str(pair.wins), str(pair.n)]
+        )
+    print_table(heads, cells, keep=2)
     for pair in verdicts:
         about = "" if pair.beats or pair.beaten else f"{pair.a} against {pair.b}: "
         out(textwrap.fill(f"{about}{pair.words}", 80, subsequent_indent="  ", break_on_hyphens=False), style="bold")
@@ -218,7 +222,7 @@ def _trials(
         out(f"\n{metric or studies[0].spec['metric']}, differences on common seeds", style="bold")
         _print_verdicts(judged)
         if not fresh:
-            say("note: by the search's own seeds; a trial chosen for its value looks better than it is", style="dim")
+            say("note: on the search's own seeds; a trial chosen by them looks better than it is", style="dim")
     out("\nparams that differ", style="bold")
     _differences([row.address for row in rows], param_differences(trials))
     if origins:
