@@ -28,9 +28,6 @@ from hpsearch.executors import _wire as wire
 from hpsearch.executors._ray_cluster import ADDRESSES
 from hpsearch.executors._ray_worker import RayWorker
 
-#: what ray:// says where the server that it starts for a client has not come up, or is another client's
-CLIENT_FAILED = ("Starting Ray client server failed", "Maybe you called ray.init twice")
-CLIENT_TRIES = 4
 #: seconds between two looks at the nodes
 LOOK_S = 2.0
 #: seconds that an actor waits for something to say
@@ -39,6 +36,15 @@ LISTEN_S = 20.0
 FAILED_STARTS = 2
 #: bytes of shared memory for objects, of a cluster that is started here: orders and reports are small
 OBJECT_STORE = 128 * 2**20
+#: Ray's client proxy starts a server for each client on a port from 23000 on, which it found free a moment before.
+#: Two clusters of one machine that do so at the same time take the same one; this is how the loser hears of it
+COLLIDED = (
+    "Starting Ray client server failed",
+    "Proxy failed to Connect to backend",
+    "Attempted to reconnect a session that has already been cleaned up",
+)
+#: how often a client is tried to be let in; each that has collided takes Ray 30 s and more
+TRIES = 3
 #: never travels with the study's folder
 EXCLUDES = [".git", ".venv", "__pycache__", "hpsearch-files", "*.db", "*.db-journal", "*.db-wal", "*.db-shm"]
 
@@ -286,17 +292,17 @@ def connect(message: Mapping[str, Any]) -> None:
     options: dict[str, Any] = {"runtime_env": runtime, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
-    for left in reversed(range(CLIENT_TRIES)):
+    for left in reversed(range(TRIES)):
         try:
             ray.init(address, **options)
             return
         except Exception as error:
-            # Ray's proxy gives each client a server on a port that was free a moment ago. Another client, of another
-            # cluster of that machine, may have been given the same one.
-            if not left or not any(words in str(error) for words in CLIENT_FAILED):
+            if not (left and address.startswith("ray://") and any(text in str(error) for text in COLLIDED)):
                 raise _in_words(error, address) from error
-            ray.shutdown()
-            time.sleep(random.uniform(0.5, 2.0))  # so that two of them do not meet again
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+            # Random: the other cluster's client must not come again at the same moment.
+            time.sleep(random.uniform(0.5, 3.0))
 
 
 def _in_words(error: Exception, address: str) -> ExecutorError:
