@@ -6,6 +6,7 @@ Plain data, no drawing. Diverged trials count as what they are: a share of each 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -271,17 +272,19 @@ def interaction_of(
     values = sorted(sign * t.value for t in seen if t.value is not None and t.state is State.COMPLETE)
     losses = [sign * t.value if t.value is not None and t.state is State.COMPLETE else math.inf for t in seen]
     order = sorted(losses)
-    ranks = {loss: (order.index(loss) + (len(order) - 1 - order[::-1].index(loss))) / 2 for loss in set(losses)}
+    ranks = {loss: (bisect_left(order, loss) + bisect_right(order, loss) - 1) / 2 for loss in set(losses)}
     places = [
         (whole.parameters[x].to_unit(t.params[x]), whole.parameters[y].to_unit(t.params[y]), ranks[loss])
         for t, loss in zip(seen, losses, strict=True)
     ]
     grid = [(k + 0.5) / cells for k in range(cells)]
+    across = [[math.exp(-((u - a) ** 2) / (2 * 0.12**2)) for a, _, _ in places] for u in grid]
+    along = [[math.exp(-((v - b) ** 2) / (2 * 0.12**2)) for _, b, _ in places] for v in grid]
     rows: list[list[float | None]] = []
-    for v in grid:
+    for line in along:
         row: list[float | None] = []
-        for u in grid:
-            weights = [math.exp(-((u - a) ** 2 + (v - b) ** 2) / (2 * 0.12**2)) for a, b, _ in places]
+        for column in across:
+            weights = [a * b for a, b in zip(column, line, strict=True)]
             total = sum(weights)
             if total < 1.5 or not values:
                 row.append(None)
