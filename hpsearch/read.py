@@ -101,8 +101,7 @@ def study_of(spec: Mapping[str, Any], folder: Path) -> Study:
         made = {f.name: spec[f.name] for f in fields(Study) if f.name in spec}
         source, _, name = spec["objective"].rpartition(":")
         made["objective"] = ObjectiveAddress(source=source, name=name, folder=folder)
-        space = spec["search_space"]
-        made["search_space"] = SearchSpace({name: _parameter(space[name]) for name in spec.get("order", space)})
+        made["search_space"] = space_of(spec)
         options = {key: value for key, value in spec["strategy"].items() if key != "name"}
         made["strategy"] = strategy_of(spec["strategy"]["name"], options)
         if spec.get("pruner"):
@@ -116,6 +115,12 @@ def study_of(spec: Mapping[str, Any], folder: Path) -> Study:
         made[field] = tuple(spec[field])
     made["baselines"] = tuple(dict(baseline) for baseline in spec["baselines"])
     return Study(**made)
+
+
+def space_of(spec: Mapping[str, Any]) -> SearchSpace:
+    """The search space of a ``study.spec_of``, whatever its strategy is."""
+    space = spec["search_space"]
+    return SearchSpace({name: _parameter(space[name]) for name in spec.get("order", space)})
 
 
 def _parameter(spec: Mapping[str, Any]) -> Parameter:

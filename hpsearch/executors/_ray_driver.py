@@ -42,6 +42,7 @@ COLLIDED = (
     "Starting Ray client server failed",
     "Proxy failed to Connect to backend",
     "Attempted to reconnect a session that has already been cleaned up",
+    "Maybe you called ray.init twice by accident",
 )
 #: how often a client is tried to be let in; each that has collided takes Ray 30 s and more
 TRIES = 3

@@ -176,6 +176,29 @@ def test_compare_studies_at_equal_budget(folder: Path, hpsearch) -> None:
     assert told["searches"][0]["band"]["method"] == "resampled"
 
 
+def test_importance(folder: Path, hpsearch) -> None:
+    ended = hpsearch("run", "other.yaml", "--name", "more", "--set", "n_trials=24", "--set",
+                     "search_space={x: {uniform: [0.31, 0.8]}, z: {uniform: [0, 1]}, mode: plain}",
+                     "--set", "baseline=false", "--on", "inline", "-q")  # fmt: skip
+    assert ended.code == 0
+    ended = hpsearch("importance", "more", "--resamples", "4")
+    assert ended.code == 0
+    head, first, *_ = ended.out.splitlines()
+    assert head.split()[:2] == ["param", "PED-ANOVA"]
+    assert first.split()[0] == "x"
+    assert "24 trials, 4 resamples" in ended.out
+    assert "at the low end of 0.31 … 0.8" in ended.out
+    assert "try: x: {uniform: [0.06" in ended.out
+    assert "from 12 to 24 trials" in ended.out
+    assert max(map(len, (ended.out + ended.err).splitlines())) <= 80
+    found = json.loads(hpsearch("importance", "more", "--resamples", "4", "--json").out)
+    assert [edge["name"] for edge in found["edges"]] == ["x"]
+    assert found["fanova"][0]["name"] == "x"
+    assert {profile["name"] for profile in found["profiles"]} == {"x", "z"}
+    assert hpsearch("importance", "other").out.startswith("no importances: one hyperparameter")
+    assert hpsearch("importance", "other", "--resamples", "1").code == 2
+
+
 def test_logs(folder: Path, hpsearch) -> None:
     ended = hpsearch("logs", "toy/0/1")
     assert "training 0.25 with seed 1" in ended.out
