@@ -35,7 +35,7 @@ COMMANDS = {
     "show": ("show:show", "Show a study, a trial or a run."),
     "best": ("best:best", "Show the best trials of a study."),
     "compare": ("compare:compare", "Put studies or trials side by side."),
-    "importance": ("importance:importance", "Say which hyperparameters mattered, and where the best lies at an edge."),
+    "importance": ("importance:importance", "Say which hyperparameters mattered, and how surely."),
     "export": ("export:export_", "Write a study as CSV, Parquet or JSON."),
     "artifacts": ("artifacts:artifacts", "List or prune the weights that a study keeps."),
     "delete": ("delete:delete", "Remove a study from the database."),
