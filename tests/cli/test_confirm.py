@@ -38,7 +38,7 @@ def test_from_a_search_to_a_look_at_the_test_set(study: str, folder: Path, hpsea
     early = hpsearch("ship", "verdict")
     assert (early.code, early.err) == (
         2,
-        "error: no race has chosen a trial of verdict\n  hint: hpsearch confirm verdict, or name a trial: verdict/12\n",
+        "error: no race has chosen a trial of verdict\n  hint: hpsearch confirm verdict, or name verdict/TRIAL\n",
     )
     early = hpsearch("ship", "verdict/1", "--reveal-test", "--reason", "curious")
     assert (early.code, "is not confirmed" in early.err) == (2, True)
@@ -88,13 +88,13 @@ def test_from_a_search_to_a_look_at_the_test_set(study: str, folder: Path, hpsea
         (["ship", "toy/0/1"], "toy/0/1 is a run; a trial is shipped"),
     ],
 )
-def test_what_cannot_be_is_said(hpsearch, arguments: list[str], words: str) -> None:
+def test_what_cannot_be_is_said(folder: Path, hpsearch, arguments: list[str], words: str) -> None:
     ended = hpsearch(*arguments)
     assert ended.code == 2
     assert words in ended.err
 
 
-def test_artifacts_of_a_study_that_keeps_none(hpsearch) -> None:
+def test_artifacts_of_a_study_that_keeps_none(folder: Path, hpsearch) -> None:
     ended = hpsearch("artifacts", "list", "toy")
     assert (ended.code, ended.err) == (0, "toy keeps no checkpoint\n")
     assert json.loads(hpsearch("artifacts", "prune", "toy", "--json").out)["removed"] == []
