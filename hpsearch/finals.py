@@ -269,7 +269,10 @@ def _end(
     elif len(active) > 1:
         named = ", ".join(f"#{trial}" for trial in active[:-1]) + f" and #{active[-1]}"
         why = "has the best mean, and none is much cheaper" if taken == leader else "is the cheapest to train"
-        words = f"no difference worth more seeds: {named} tie on {seeds}; #{taken} {why}"
+        said = f"not shown on {seeds} fresh seeds which of {named} is better"
+        if seeds < terms.looks[-1]:
+            said = f"no difference worth more seeds: {named} tie on {seeds}"
+        words = f"{said}; #{taken} {why}"
     else:
         words = f"#{active[0]} is the only contender: there is nothing to compare it with"
     details = {"winner": winner, "ties": list(active), "taken": taken, "seconds": cost, "seeds": seeds}

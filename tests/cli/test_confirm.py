@@ -47,7 +47,7 @@ def test_from_a_search_to_a_look_at_the_test_set(study: str, folder: Path, hpsea
     assert raced.code == 0, raced.err
     assert raced.out.splitlines()[0].split()[:3] == ["trial", "search", "fresh"]
     assert "shown to be worse" in raced.err
-    assert "on 6 fresh seeds" in raced.err
+    assert "6 fresh seeds" in raced.err
     assert max(map(len, (raced.out + raced.err).splitlines())) <= 80
     told = json.loads(hpsearch("confirm", "verdict", "--json", "-q").out)
     assert told["over"] is True
