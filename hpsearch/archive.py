@@ -10,7 +10,7 @@ from typing import Any, TypeVar, final
 
 from hpsearch.errors import NotFoundError
 from hpsearch.strategy import Decision
-from hpsearch.trial import Run, RunKey, State, Trial
+from hpsearch.trial import Checkpoint, Run, RunKey, State, Trial
 
 T = TypeVar("T")
 
@@ -137,6 +137,10 @@ class Archive(ABC):
     @abstractmethod
     def layers(self, study: str, run: RunKey) -> list[tuple[int, Mapping[str, tuple[float, float]]]]:
         """(epoch, layer -> (gradient norm, weight norm)) of one run."""
+
+    @abstractmethod
+    def checkpoints(self, study: str) -> dict[RunKey, Checkpoint]:
+        """The checkpoints that are kept."""
 
     @abstractmethod
     def decisions(self, study: str) -> list[Decision]:

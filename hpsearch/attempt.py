@@ -66,7 +66,7 @@ def watch(
     with tempfile.TemporaryDirectory(prefix="hpsearch-") as files:
         workload = workload_of(study, device, Path(files))
         isolated = isolated or lanes == 1
-        workload = replace(workload, isolate=isolated, lanes=lanes, fixed_lanes=fixed_lanes)
+        workload = replace(workload, isolate=isolated, lanes=lanes, fixed_lanes=fixed_lanes, keep=False)
         executor = executor_of("local", workers, device, 1 if isolated else lanes)
         try:
             end = time.monotonic() + limit_s
@@ -121,6 +121,7 @@ def workload_of(study: Study, device: str, files: Path) -> Workload:
         threads=study.threads,
         device=device,
         files=files,
+        keep=study.keep > 0,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from hpsearch.strategy import Decision
-from hpsearch.trial import Run, RunKey, Stage, Trial
+from hpsearch.trial import RunKey, Trial
 
 
 @final
@@ -103,11 +103,6 @@ class Verdict:
         """Something does not hold; ``address``: a trial's number or a run's key, empty for the study."""
         place = f"{self.study}/{address}" if address != "" else self.study
         self.breaches.append(Breach(address=place, rule=rule, expected=str(expected), found=str(found)))
-
-
-def searched(trial: Trial) -> tuple[Run, ...]:
-    """The runs that the search knows of: those of stage search, not repeated."""
-    return tuple(run for run in trial.runs if run.stage is Stage.SEARCH and run.key.repeat == 0)
 
 
 def same(stored: Any, now: Any) -> bool:

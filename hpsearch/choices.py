@@ -10,19 +10,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hpsearch.audit import Facts, Verdict, in_json, same, searched
+from hpsearch.audit import Facts, Verdict, in_json, same
 from hpsearch.cohort import come
+from hpsearch.further import CONFIRMED, DROP, RACE, REVEAL
 from hpsearch.replay import BY_ITSELF, Batch, Rungs, Stop, batches, reached, rungs
+from hpsearch.store import GROUPED
 from hpsearch.study import Study, cohort_of
 from hpsearch.trial import Environment, Run, State, Trial
 
+#: kinds of decisions that no batch of a strategy takes
+ELSEWHERE = frozenset(["prune", GROUPED, RACE, DROP, CONFIRMED, REVEAL])
 #: packages whose version may change a suggestion's last digits
 PACKAGES = ("hpsearch", "numpy", "scipy", "optuna")
 
 
 def check_suggestions(facts: Facts, study: Study, verdict: Verdict, environment: Callable[[], Environment]) -> None:
     different: list[tuple[Trial, str]] = []
-    decided = [_plain(d) for d in facts.decisions if d.kind not in ("prune", "grouped")]
+    decided = [_plain(d) for d in facts.decisions if d.kind not in ELSEWHERE]
     expected: list[dict[str, Any]] = []
     for batch in batches(study, facts.trials):
         _check_place(batch, facts, verdict)
@@ -88,7 +92,7 @@ def check_rungs(facts: Facts, study: Study, verdict: Verdict, *, changed: bool) 
         return
     chosen = len(facts.trials) - len(study.baselines)
     over = chosen == study.n_trials or (facts.state == "complete" and not facts.reason)
-    trials = [replace(trial, runs=searched(trial)) for trial in facts.trials]
+    trials = [replace(trial, runs=trial.search_runs) for trial in facts.trials]
     found = rungs(study, trials, facts.curves, over=over)
     ours = Verdict(study=facts.name)
     _compare_rungs(facts, trials, found, ours)

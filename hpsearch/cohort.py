@@ -7,8 +7,9 @@ killed or not.
 
 What a trial is worth at a rung of epoch r, a value a seed: the metric of epoch r - 1, counted from 0; of a run that
 ended before, its last one; of a run that reports seldom, its last one before, or else its first. A trial with a
-diverged or failed run has the worst value there is, and goes no further. A complete one is compared at the next rung
-too where it would have been let go on.
+diverged or failed run has the worst value there is, and goes no further; a rung whose epoch that run has reported
+counts as reached, whether it was let go on from there or not: the record cannot tell. A complete one is compared at the
+next rung too where it would have been let go on.
 
 Where nothing but ``n_trials`` bounds a cohort, ``--extend`` makes it larger: the new trials are compared with all.
 """
@@ -26,6 +27,9 @@ from hpsearch.study import Study, cohort_of, epochs_of
 from hpsearch.trial import EpochReport, Run, RunKey, State, Trial, score
 
 Values = tuple[float, ...]
+
+#: how a run ends that takes its trial with it
+BAD = (State.DIVERGED, State.FAILED, State.CANCELLED)
 
 
 @final
@@ -208,9 +212,9 @@ class Cohorts:
         raise AssertionError(f"trial {trial} is in no bracket of its cohort")
 
     def _arrive(self, trial: int, bracket: _Bracket, runs: Sequence[Run]) -> None:
-        bad = [run for run in runs if run.state in (State.DIVERGED, State.FAILED, State.CANCELLED)]
+        bad = [run for run in runs if run.state in BAD]
         if bad:
-            self._fall(trial, bracket)
+            self._fall(trial, bracket, runs)
             reason = f"the trial has {bad[0].state} with seed {bad[0].key.seed}"
             self._rulings.append(Ruling(trial=trial, go=False, reason=reason))
         else:
@@ -231,7 +235,7 @@ class Cohorts:
                 bracket.values[k][trial] = self._values(bracket.rungs[k], runs)
             self._leave(trial, bracket, max(level, last))
         else:
-            self._fall(trial, bracket)
+            self._fall(trial, bracket, runs)
 
     def _wait(self, trial: int, bracket: _Bracket, values: Values) -> None:
         level = self._levels[trial]
@@ -239,11 +243,19 @@ class Cohorts:
         bracket.waiting[level].add(trial)
         self._changed = True
 
-    def _fall(self, trial: int, bracket: _Bracket) -> None:
-        """The trial has the worst value at its next rung, and goes no further."""
+    def _fall(self, trial: int, bracket: _Bracket, runs: Sequence[Run]) -> None:
+        """The trial has the worst value at the next rung that it has not reached, and goes no further."""
         level = self._levels[trial]
-        bracket.values[level][trial] = (self._study.direction.worst,) * len(self._study.seeds)
-        self._leave(trial, bracket, level + 1)
+        told = max(self.told(run.key) for run in runs if run.state in BAD)
+        last = max(level, bisect_right(bracket.rungs, told))
+        for k in range(level, last):
+            bracket.values[k][trial] = self._values(bracket.rungs[k], runs)
+        if last == len(bracket.rungs):
+            self._ended.add(trial)
+            self._changed = True
+            return
+        bracket.values[last][trial] = (self._study.direction.worst,) * len(self._study.seeds)
+        self._leave(trial, bracket, last + 1)
 
     def _leave(self, trial: int, bracket: _Bracket, rung: int) -> None:
         bracket.absent[rung] += 1

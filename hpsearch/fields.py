@@ -28,6 +28,7 @@ FIELDS: Mapping[str, str] = {
     "timeout": "timeout: 10m, or 1h30m, 45s, or seconds as a number",
     "baseline": "baseline: {lr: 0.01}, or a list of such, or false for none",
     "max_failures": "max_failures: 5",
+    "keep": "keep: 3",
     "isolate": "isolate: true",
     "threads": "threads: 1",
 }

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, final
@@ -17,11 +18,12 @@ from hpsearch.attempt import executor_of, record_of, time_alone, time_together, 
 from hpsearch.declaration import is_function, is_task
 from hpsearch.errors import NotFoundError, Problem, StudyChangedError, StudyError
 from hpsearch.executor import Assignment
+from hpsearch.further import Chooser
 from hpsearch.objective import find
 from hpsearch.plan import Measured, batch_of
 from hpsearch.progress import Ending, Progress
 from hpsearch.search import Observer, search
-from hpsearch.settings import database, files_folder
+from hpsearch.settings import database, files_folder, forget_checkpoints
 from hpsearch.space import Params
 from hpsearch.store import this_process
 from hpsearch.strategy import History
@@ -123,23 +125,68 @@ def run(
         StudyError: ``on`` or ``fuse`` cannot be.
         ObjectiveError, UnusableError, StoreError, ExecutorError: as ``errors.py`` says.
     """
-    from hpsearch.stores.sql import open_store
+    find(study.objective)
+    lanes_of(study, fuse, device)
+    _refuse_budget(study, database(db), extend=extend)
+    place = Place(
+        db=db, workers=workers, on=on, device=device, cluster=cluster, fuse=fuse, files=files, grace_s=grace_s,
+        allow_changed_code=allow_changed_code, observer=observer, tell=tell, signals=signals,
+    )  # fmt: skip
+    return _launch(study, place)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and how runs are made: as ``run`` takes it."""
+
+    db: str | None = None
+    workers: int | None = None
+    on: str = "local"
+    device: str = "auto"
+    cluster: ClusterOptions | None = None
+    fuse: int | str = "auto"
+    files: Path | None = None
+    grace_s: float = 30.0
+    allow_changed_code: bool = False
+    observer: Observer | None = None
+    tell: Callable[[str], None] = lambda text: None
+    signals: bool = False
+
+
+def go_further(study: Study, chooser: Chooser, place: Place) -> Outcome:
+    """Make further runs of a stored study's final trials, as ``chooser`` says; its search is left as it stands.
+
+    Raises:
+        NotFoundError: it is not stored. The others as ``run`` says.
+    """
+    from hpsearch.stores.sql import open_archive
 
     find(study.objective)
-    lanes, fixed = lanes_of(study, fuse, device)
-    url = database(db)
+    lanes_of(study, place.fuse, place.device)
+    stored = open_archive(database(place.db)).study(study.name)
+    return _launch(study, place, chooser=chooser, leave=(stored.state, stored.reason))
+
+
+def _launch(
+    study: Study, place: Place, *, chooser: Chooser | None = None, leave: tuple[str, str] | None = None
+) -> Outcome:
+    """Open the store, find the workers, and search or go further."""
+    from hpsearch.stores.sql import open_store
+
+    on, device, url, ray = place.on, place.device, database(place.db), None
+    lanes, fixed = lanes_of(study, place.fuse, device)
     record = record_of(study)
-    _refuse_budget(study, url, extend=extend)
-    files, interrupts, ray = files or files_folder(url, study.name), Interrupts(), None
-    store = open_store(url, patience_s=interrupts.patience_s, tell=tell)
+    files, interrupts = place.files or files_folder(url, study.name), Interrupts()
+    store = open_store(url, patience_s=interrupts.patience_s, tell=place.tell)
     if on == "ray":
-        ray = _connect(study, cluster, device, files)
+        ray = _connect(study, place.cluster, device, files)
         device = ray.device
-        lanes, fixed = lanes_of(study, fuse, device)
+        lanes, fixed = lanes_of(study, place.fuse, device)
     workload = replace(workload_of(study, device, files), lanes=lanes, fixed_lanes=fixed)
-    executor = executor_of(on, workers, device, lanes, ray)
+    executor = executor_of(on, place.workers, device, lanes, ray)
     try:
-        with interrupts.installed() if signals else nullcontext():
+        with interrupts.installed() if place.signals else nullcontext():
             ending = search(
                 study,
                 record,
@@ -149,9 +196,12 @@ def run(
                 holder=this_process(),
                 interrupt=interrupts,
                 lease_s=INLINE_LEASE_S if on == "inline" else LEASE_S,
-                grace_s=grace_s,
-                allow_changed=allow_changed_code,
-                observer=observer or (lambda progress: None),
+                grace_s=place.grace_s,
+                allow_changed=place.allow_changed_code,
+                observer=place.observer or (lambda progress: None),
+                chooser=chooser,
+                leave=leave,
+                forget=partial(forget_checkpoints, files),
             )
     finally:
         executor.close()

@@ -6,7 +6,7 @@ once it is written. Nothing here does I/O or reads a clock, so a turn depends on
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
@@ -17,7 +17,10 @@ from hpsearch.backlog import Backlog
 from hpsearch.cohort import Cohorts, Ruling
 from hpsearch.errors import ExecutorError, HpsearchError, ObjectiveError, UnusableError
 from hpsearch.executor import Assignment
-from hpsearch.progress import Ending, Engines, Pace, Progress
+from hpsearch.further import Chooser, further_runs
+from hpsearch.keep import Kept
+from hpsearch.losses import TOGETHER, UNCHARGED, Losses
+from hpsearch.progress import Ending, Engines, Failures, Pace, Progress
 from hpsearch.store import Claim, Draft, Score, Snapshot, Turn
 from hpsearch.strategy import Decision
 from hpsearch.study import Study
@@ -36,15 +39,6 @@ from hpsearch.trial import (
     score,
 )
 
-#: how many attempts a run may lose to a cause before it has failed; causes that are nobody's fault are not charged
-UNCHARGED = ("drained", "stopped", "coordinator")
-LOSS_BUDGETS = {"oom": 1, **dict.fromkeys(UNCHARGED)}
-LOSS_BUDGET = 5
-#: before the cause of a loss that is charged to all runs the worker had in hand, and so to none of them
-TOGETHER = "together: "
-#: the same exception in so many first runs is a bug in the training code, not bad luck
-FIRST_RUNS = 3
-
 
 @final
 class Ledger:
@@ -54,18 +48,31 @@ class Ledger:
         study: itself.
         snapshot: what its record says.
         epochs: that all its runs will take together, for the time that is left; None: it is told from the runs.
+        chooser: where given, nothing is searched: further runs of trials that are final are made, as it says.
     """
 
-    def __init__(self, study: Study, snapshot: Snapshot, *, epochs: int | None = None) -> None:
-        self.study = study
+    def __init__(
+        self, study: Study, snapshot: Snapshot, *, epochs: int | None = None, chooser: Chooser | None = None
+    ) -> None:
+        # Further runs are trained to their end: no pruner compares them with those of the search.
+        self.study = study = study if chooser is None else replace(study, pruner=None)
+        self._chooser = chooser
         self.existed = snapshot.existed
         #: why the study cannot go on, where it cannot
         self.fatal: HpsearchError | None = None
         #: of coordinator's time, over all restarts; the loop keeps it
         self.seconds = snapshot.seconds
         self._trials = [replace(trial, runs=()) for trial in snapshot.trials]
-        self._runs = {run.key: run for trial in snapshot.trials for run in trial.runs}
-        self._losses = {key: Counter(causes) for key, causes in snapshot.losses.items()}
+        own = [(t.number, further_runs(t) if chooser else t.search_runs) for t in snapshot.trials]
+        self._runs = {run.key: run for _, runs in own for run in runs}
+        self._keys: defaultdict[int, list[RunKey]] = defaultdict(list)
+        self._keys.update({number: [run.key for run in runs] for number, runs in own})
+        #: runs of the search, where this ledger makes further ones
+        self._others = {t.number: t.search_runs for t in snapshot.trials if chooser}
+        #: each run's place in the order in which they are to begin
+        self._order = {key: k for k, key in enumerate(self._runs)}
+        self._losses = Losses(snapshot.losses)
+        self._kept = Kept(self.study, self._trials)
         self._tell_seq = max((trial.tell_seq or 0 for trial in self._trials), default=0)
         self._counts = Counter(trial.state for trial in self._trials)
         self._running: dict[RunKey, int] = {}
@@ -75,14 +82,15 @@ class Ledger:
         self._cohorts = Cohorts(study, snapshot.curves)
         self._engines = Engines(snapshot.grouped)
         self._over = False
-        self._failures: deque[tuple[str, str]] = deque(maxlen=5)
-        self._first: list[tuple[str, str]] = []
+        self._failures = Failures()
         self._runs_done = sum(run.state.final for run in self._runs.values())
         self._pace = Pace(seconds=self.seconds, runs=self._runs_done, epochs=epochs, curves=snapshot.curves)
         self._draft = Draft()
         for key in snapshot.running:
-            self._draft.losses.append(Lost(run=key, attempt=self._runs[key].attempt, cause="coordinator"))
-            self._runs[key] = replace(self._runs[key], state=State.QUEUED)
+            attempt = next(run.attempt for run in snapshot.trials[key.trial].runs if run.key == key)
+            self._draft.losses.append(Lost(run=key, attempt=attempt, cause="coordinator"))
+            if key in self._runs:
+                self._runs[key] = replace(self._runs[key], state=State.QUEUED)
         self._backlog.add(key for key, run in self._runs.items() if run.state is State.QUEUED)
         total = total_of(study)
         for trial in self._trials:
@@ -142,6 +150,9 @@ class Ledger:
         """Let the strategy choose, where a batch is due."""
         if self._over:
             return
+        if self._chooser is not None:
+            self._go_further(self._chooser)
+            return
         if not self._trials:
             self._add(baselines_of(self.study))
         answer = ask(self.study, self._trials, waiting=len(self._backlog), unfinished=self._open)
@@ -183,7 +194,7 @@ class Ledger:
     def progress(self) -> Progress:
         """How far the study is. Costs a pass over the trials: not for every turn."""
         total = len(self._trials) if self._over else total_of(self.study)
-        runs_total = None if total is None else total * len(self.study.seeds)
+        runs_total = len(self._runs) if self._chooser else total and total * len(self.study.seeds)
         return Progress(
             study=self.study.name,
             strategy=self.study.strategy.name,
@@ -198,7 +209,7 @@ class Ledger:
             window=window_of(self.study, self._trials),
             seconds=self.seconds,
             eta_s=self._pace.eta_s(seconds=self.seconds, runs=self._runs_done, total=runs_total),
-            failures=tuple(self._failures),
+            failures=self._failures.newest,
             seeds=self.study.seeds,
             engines=self._engines.lines(),
         )
@@ -215,20 +226,39 @@ class Ledger:
         return Ending(state=state, reason=reason, progress=self.progress(), error=self.fatal)
 
     # Inside
-
     @property
     def _open(self) -> int:
+        if self._chooser is not None:
+            return len(self._runs) - self._runs_done
         return len(self._trials) - sum(count for state, count in self._counts.items() if state.final)
 
-    def _place(self, key: RunKey) -> tuple[int, int, int]:
-        return (key.trial, self.study.seeds.index(key.seed), key.repeat)
+    def _place(self, key: RunKey) -> tuple[int, ...]:
+        return (self._order[key],)
+
+    def _go_further(self, chooser: Chooser) -> None:
+        """Let it choose, where no further run is open."""
+        if self._open:
+            return
+        own = [(*self._others.get(t.number, ()), *self._runs_of(t.number)) for t in self._trials]
+        answer = chooser([replace(trial, runs=runs) for trial, runs in zip(self._trials, own, strict=True)])
+        self._draft.decisions.extend(answer.decisions)
+        self._draft.runs.extend(answer.runs)
+        self._draft.forgotten.extend(answer.forgotten)
+        self._take_in(answer.runs)
+        self._over = answer.over
+
+    def _take_in(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            self._order[run.key] = len(self._order)
+            self._runs[run.key] = run
+            self._keys[run.key.trial].append(run.key)
+        self._backlog.add(run.key for run in runs)
 
     def _add(self, trials: Sequence[Trial]) -> None:
         total = total_of(self.study)
         for trial in trials:
             runs = tuple(Run(key=RunKey(trial.number, seed)) for seed in self.study.seeds)
-            self._runs.update({run.key: run for run in runs})
-            self._backlog.add(run.key for run in runs)
+            self._take_in(runs)
             self._trials.append(trial)
             self._counts[trial.state] += 1
             self._draft.trials.append(replace(trial, runs=runs))
@@ -240,7 +270,7 @@ class Ledger:
         self._trials[trial.number] = replace(trial, state=state)
 
     def _runs_of(self, trial: int) -> list[Run]:
-        return [self._runs[RunKey(trial, seed)] for seed in self.study.seeds]
+        return [self._runs[key] for key in self._keys[trial]]
 
     def _follow(self, number: int) -> None:
         """A trial that is not final is what its runs are."""
@@ -262,13 +292,8 @@ class Ledger:
         self._release(report.run, State.PAUSED)
         self._backlog.leave(report.run)
         self._draft.pauses.append(report)
-        self._runs[report.run] = replace(
-            self._runs[report.run],
-            last_epoch=report.epoch,
-            worker=report.worker,
-            engine=report.engine,
-            environment=report.environment,
-        )
+        trained = {"worker": report.worker, "engine": report.engine, "environment": report.environment}
+        self._runs[report.run] = replace(self._runs[report.run], last_epoch=report.epoch, **trained)  # type: ignore[arg-type]
         self._cohorts.settle(report.run.trial, self._runs_of(report.run.trial))
 
     def _rule(self, ruling: Ruling) -> None:
@@ -309,24 +334,9 @@ class Ledger:
         self._backlog.crashed(losses)
 
     def _lose(self, report: Lost) -> None:
-        budget = LOSS_BUDGETS.get(report.cause, LOSS_BUDGET)
-        causes = self._losses.setdefault(report.run, Counter())
-        causes[report.cause] += 1
-        if budget is not None and causes[report.cause] > budget:
-            times = causes[report.cause]
-            reason = f"{report.cause} ({times} times)" if times > 1 else report.cause
-            error = f"{times} workers were lost with this run; the last by {report.cause}"
-            self._end(
-                Finished(
-                    run=report.run,
-                    attempt=report.attempt,
-                    state=State.FAILED,
-                    reason=reason,
-                    error=error,
-                    seconds=report.seconds,
-                    worker=report.worker,
-                )
-            )
+        end = self._losses.charge(report)
+        if end is not None:
+            self._end(end)
             return
         self._again(report)
         self._backlog.add([report.run])
@@ -337,7 +347,7 @@ class Ledger:
             self._again(Lost(run=report.run, attempt=report.attempt, cause="stopped"))
             self._backlog.add([report.run])
             return
-        if report.reason == "oom" and self._losses.get(report.run, Counter())["oom"] < (LOSS_BUDGETS["oom"] or 0):
+        if report.reason == "oom" and self._losses.may_lose(report.run, "oom"):
             self._lose(Lost(run=report.run, attempt=report.attempt, cause="oom", seconds=report.seconds))
             return
         if report.state is State.CANCELLED:
@@ -352,18 +362,18 @@ class Ledger:
 
     def _conclude(self, report: Finished) -> None:
         """The run is final."""
-        self._runs[report.run] = replace(
-            self._runs[report.run],
-            state=report.state,
-            value=report.value,
-            last_epoch=report.last_epoch,
-            reason=report.reason,
-        )
+        run, ended = self._runs[report.run], {"last_epoch": report.last_epoch, "reason": report.reason}
+        seconds = run.seconds + report.seconds  # as the store adds them: a race compares them
+        self._runs[report.run] = replace(run, state=report.state, value=report.value, seconds=seconds, **ended)  # type: ignore[arg-type]
         self._runs_done += 1
         self._draft.finished.append(report)
-        if report.state is State.FAILED:
-            self._failures.appendleft((str(report.run), report.reason))
-        self._watch_first(report)
+        alike = self._failures.hear(report, self._runs_done)
+        if self._chooser is not None:
+            return
+        self._kept.hear(report)
+        if alike and not self.fatal:
+            hint = f"mend it, then: hpsearch delete {self.study.name}, and run it again"
+            self.fatal = UnusableError(f"{alike}:\n{report.error.rstrip()}", hint=hint)
         runs = self._runs_of(report.run.trial)
         if all(run.state.final for run in runs):
             self._score(self._trials[report.run.trial], runs)
@@ -371,22 +381,12 @@ class Ledger:
             self._follow(report.run.trial)
         self._cohorts.settle(report.run.trial, runs)
 
-    def _watch_first(self, report: Finished) -> None:
-        if self._runs_done > FIRST_RUNS or self.fatal:
-            return
-        last = report.error.strip().splitlines()[-1] if report.error.strip() else ""
-        self._first.append((report.reason, last))
-        if len(self._first) == FIRST_RUNS and len(set(self._first)) == 1 and report.reason == "exception":
-            self.fatal = UnusableError(
-                f"the first {FIRST_RUNS} runs all failed with the same exception:\n{report.error.rstrip()}",
-                hint=f"mend it, then: hpsearch delete {self.study.name}, and run it again",
-            )
-
     def _score(self, trial: Trial, runs: Sequence[Run]) -> None:
         state, value, sd = score(runs)
         self._tell_seq += 1
         self._move(trial, state)
         self._trials[trial.number] = replace(self._trials[trial.number], value=value, sd=sd, tell_seq=self._tell_seq)
+        self._draft.forgotten.extend(self._kept.score(self._trials[trial.number]))
         self._draft.scores.append(Score(number=trial.number, state=state, value=value, sd=sd, tell_seq=self._tell_seq))
         limit = self.study.max_failures
         if limit is not None and self._counts[State.FAILED] > limit and not self.fatal:

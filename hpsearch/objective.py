@@ -290,6 +290,8 @@ class Workload:
     lanes: int = 1
     #: train exactly so many together where there are so many; False: as many of them as pays, measured
     fixed_lanes: bool = False
+    #: leave the weights of each run's best epoch in a file, where hpsearch has the loop
+    keep: bool = False
     #: where logs and checkpoints go: ``files/<trial>/<seed>[.<repeat>]/``
     files: Path = field(default_factory=Path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -10,7 +11,10 @@ from hpsearch.errors import HpsearchError
 from hpsearch.space import Value
 from hpsearch.store import GROUPED
 from hpsearch.strategy import Decision
-from hpsearch.trial import Direction, EpochReport, Grouped, RunKey, State, Trial
+from hpsearch.trial import Direction, EpochReport, Finished, Grouped, RunKey, State, Trial
+
+#: the same exception in so many first runs is a bug in the training code, not bad luck
+FIRST_RUNS = 3
 
 
 @final
@@ -104,6 +108,31 @@ class Engines:
         self._known.add((engine, device, lanes, reason))
         self._lanes[engine, device, reason] = max(lanes, self._lanes.get((engine, device, reason), 0))
         return len(self._known) > before
+
+
+@final
+class Failures:
+    """What has failed: the newest ones, and whether the first runs all failed alike."""
+
+    def __init__(self) -> None:
+        self._newest: deque[tuple[str, str]] = deque(maxlen=5)
+        self._first: list[tuple[str, str]] = []
+
+    @property
+    def newest(self) -> tuple[tuple[str, str], ...]:
+        """(``trial/seed``, reason), newest first, at most five."""
+        return tuple(self._newest)
+
+    def hear(self, report: Finished, done: int) -> str:
+        """A run has ended, as the ``done``-th of its study; what is wrong, where the training code must be."""
+        if report.state is State.FAILED:
+            self._newest.appendleft((str(report.run), report.reason))
+        if done > FIRST_RUNS:
+            return ""
+        last = report.error.strip().splitlines()[-1] if report.error.strip() else ""
+        self._first.append((report.reason, last))
+        alike = len(self._first) == FIRST_RUNS and len(set(self._first)) == 1 and report.reason == "exception"
+        return f"the first {FIRST_RUNS} runs all failed with the same exception" if alike else ""
 
 
 @final

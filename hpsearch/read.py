@@ -253,6 +253,7 @@ def _overridden(study: Study, overrides: Mapping[str, object], name: str) -> Stu
         "timeout": study.timeout_s,
         "baseline": [dict(baseline) for baseline in study.baselines],
         "max_failures": study.max_failures,
+        "keep": study.keep,
         "isolate": study.isolate,
         "threads": study.threads,
     }
@@ -315,6 +316,7 @@ def json_schema() -> dict[str, Any]:
         "timeout": duration,
         "baseline": {"anyOf": [setting, {"type": "array", "items": setting}, {"enum": [False, "none"]}]},
         "max_failures": {**whole, "minimum": 0},
+        "keep": {**whole, "minimum": 0},
         "isolate": {"type": "boolean"},
         "threads": {**whole, "minimum": 1},
     }

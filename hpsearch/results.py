@@ -8,15 +8,20 @@ results.to_dataframe().plot.scatter(x="lr", y="value", logx=True)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from hpsearch.archive import Archive, StudySummary
+from hpsearch.errors import NotFoundError, UsageError
+from hpsearch.objective import ObjectiveAddress
+from hpsearch.space import Params
 from hpsearch.strategy import Decision
-from hpsearch.trial import Direction, Trial, best_trials
+from hpsearch.trial import Checkpoint, Direction, RunKey, Trial, best_trials
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
 
 @final
@@ -28,6 +33,8 @@ class Results:
     #: in number order, each with its runs
     trials: Sequence[Trial]
     archive: Archive
+    #: where logs and checkpoints are, by default
+    files: Path
 
     @property
     def direction(self) -> Direction:
@@ -35,9 +42,19 @@ class Results:
         return Direction(self.study.spec["direction"])
 
     @property
-    def best(self) -> Trial | None:
+    def best(self) -> StoredTrial | None:
         """The best complete trial; None while there is none. Its value is optimistic: it is the best of many."""
-        return next(iter(self.top(1)), None)
+        return next((StoredTrial(trial, self) for trial in self.top(1)), None)
+
+    def trial(self, number: int) -> StoredTrial:
+        """One trial.
+
+        Raises:
+            NotFoundError: the study has no such trial.
+        """
+        if not 0 <= number < len(self.trials):
+            raise NotFoundError(f"{self.study.name} has no trial {number}", hint=f"it has {len(self.trials)} trials")
+        return StoredTrial(self.trials[number], self)
 
     def top(self, k: int) -> list[Trial]:
         """The ``k`` best complete trials, best first."""
@@ -58,7 +75,7 @@ class Results:
                 "state": str(trial.state),
                 "value": trial.value,
                 "sd": trial.sd,
-                "n": sum(run.value is not None for run in trial.runs),
+                "n": sum(run.value is not None for run in trial.search_runs),
                 "baseline": trial.baseline,
                 "batch": trial.batch,
                 **_columns(trial.params),
@@ -84,6 +101,77 @@ class Results:
             for epoch, value in zip(curve.epochs, curve.values, strict=True)
         ]
         return pd.DataFrame(rows, columns=["trial", "seed", "repeat", "metric", "epoch", "value"])
+
+
+@final
+@dataclass(frozen=True)
+class StoredTrial:
+    """A trial of a study, with what is kept of it."""
+
+    trial: Trial
+    results: Results = field(repr=False)
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def params(self) -> Params:
+        return self.trial.params
+
+    @property
+    def value(self) -> float | None:
+        """Mean of the metric over the search's seeds."""
+        return self.trial.value
+
+    @property
+    def sd(self) -> float | None:
+        """Over the search's seeds; None below two."""
+        return self.trial.sd
+
+    @property
+    def checkpoints(self) -> dict[RunKey, Checkpoint]:
+        """The weights that are kept of its runs, the best run first."""
+        study = self.results.study
+        kept = self.results.archive.checkpoints(study.name)
+        sign = 1.0 if self.results.direction is Direction.MINIMIZE else -1.0
+        runs = sorted((run for run in self.trial.runs if run.key in kept), key=lambda run: sign * (run.value or 0.0))
+        return {run.key: kept[run.key] for run in runs}
+
+    def model(self, seed: int | None = None, *, files: Path | None = None) -> nn.Module:
+        """The trained model, in evaluation mode on the CPU: of the run with this seed, or of the best run.
+
+        It takes inputs as the task's ``model`` does, after ``Data.transform``.
+
+        Raises:
+            NotFoundError: no weights are kept of it, or their file is gone.
+            ObjectiveError: it is a plain function's, or the training code does not fit the weights any more.
+            UsageError: it was trained in folds: ``models`` gives one each.
+        """
+        models = self.models(seed, files=files)
+        if len(models) > 1:
+            raise UsageError(f"there are {len(models)} models, one a fold", hint=".models() gives them")
+        return models[0]
+
+    def models(self, seed: int | None = None, *, files: Path | None = None) -> list[nn.Module]:
+        """As ``model``, one a fold.
+
+        Args:
+            seed: of the run; None: the best run.
+            files: where the study's files are, if it was run with ``--files``.
+        """
+        from hpsearch.training.saved import load_models
+
+        study, kept = self.results.study, self.checkpoints
+        key = next((key for key in kept if seed is None or key.seed == seed), None)
+        if key is None:
+            of = f"{study.name}/{self.number}" + ("" if seed is None else f" with seed {seed}")
+            hint = "keep: 3 in the study file keeps those of the three best trials, where hpsearch has the loop"
+            raise NotFoundError(f"no weights are kept of {of}", hint=hint)
+        source, _, name = str(study.spec["objective"]).rpartition(":")
+        folder = Path(study.file).parent if study.file else Path.cwd()
+        address = ObjectiveAddress(source=source, name=name, folder=folder)
+        return load_models(address, self.params, kept[key], files or self.results.files)
 
 
 def run_rows(trial: Trial) -> list[dict[str, Any]]:
@@ -133,9 +221,10 @@ def load(study: str, db: str | None = None) -> Results:
     Raises:
         NotFoundError: no such database or study. StoreError: the database cannot be read.
     """
-    from hpsearch.settings import database
+    from hpsearch.settings import database, files_folder
     from hpsearch.stores.sql import open_archive
 
-    archive = open_archive(database(db))
+    url = database(db)
+    archive = open_archive(url)
     summary = archive.study(study)
-    return Results(summary, archive.trials(summary.name), archive)
+    return Results(summary, archive.trials(summary.name), archive, files_folder(url, summary.name))

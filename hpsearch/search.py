@@ -6,18 +6,20 @@ Each turn is decided in memory (``ledger.py``), written in one transaction, and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, final
 
 from hpsearch.errors import ExecutorError, ObjectiveError
 from hpsearch.executor import Executor
+from hpsearch.further import Chooser
 from hpsearch.ledger import Ledger
 from hpsearch.objective import Workload
 from hpsearch.plan import plan
 from hpsearch.progress import Ending, Progress
-from hpsearch.store import Holder, Store, StudyRecord
+from hpsearch.store import Command, Holder, Store, StudyRecord
 from hpsearch.study import Study
+from hpsearch.trial import RunKey
 
 #: how long one turn waits for a report
 POLL_S = 0.5
@@ -74,8 +76,17 @@ def search(
     grace_s: float = 30.0,
     allow_changed: bool = False,
     observer: Observer = lambda progress: None,
+    chooser: Chooser | None = None,
+    leave: tuple[str, str] | None = None,
+    forget: Callable[[Sequence[RunKey]], None] = lambda runs: None,
 ) -> Ending:
     """Run a study from where its record stands to its end, or to the user's.
+
+    Args:
+        chooser: where given, nothing is searched: further runs of trials that are final are made, as it says, without
+            the budget that the search has.
+        forget: removes the checkpoints of these runs, which the record does not have any more.
+        leave: the state that the study is left in, and its reason; None: as it ends.
 
     Raises:
         StudyChangedError, StudyHeldError, StoreError: as ``Store.open`` and ``Store.write`` say.
@@ -83,7 +94,8 @@ def search(
     curves = study.metric if study.pruner else None
     snapshot = store.open(record, holder, lease_s=lease_s, allow_changed=allow_changed, curves=curves)
     pruning = plan(study, show=0).pruning
-    ledger, clock = Ledger(study, snapshot, epochs=pruning and pruning.epochs), _Clock()
+    epochs = pruning.epochs if pruning and not chooser else None
+    ledger, clock = Ledger(study, snapshot, epochs=epochs, chooser=chooser), _Clock()
     level, deadline = 0, 0.0
     while True:
         try:
@@ -91,7 +103,7 @@ def search(
         except ExecutorError as error:
             ledger.abandon(error)
         ledger.seconds = snapshot.seconds + clock.elapsed()
-        over_budget = study.budget_s is not None and ledger.seconds >= study.budget_s
+        over_budget = not chooser and study.budget_s is not None and ledger.seconds >= study.budget_s
         asked = max(level, interrupt.level, 2 if ledger.fatal else 0)
         if asked and not level:
             deadline = time.monotonic() + grace_s
@@ -105,21 +117,24 @@ def search(
         turn = ledger.take()
         if not turn.empty:
             store.write(replace(turn, seconds=clock.unwritten()))
+            forget(turn.forgotten)
         if assignments:
             executor.start(assignments, workload)
-        if clock.due("renew", RENEW_S):
-            for command in store.renew(clock.unwritten()):
-                if command.verb == "stop":
-                    level = max(level, 2 if command.payload.get("now") else 1)
-                    deadline = time.monotonic() + grace_s
+        if clock.due("renew", RENEW_S) and (told := _stop_level(store.renew(clock.unwritten()))):
+            level, deadline = max(level, told), time.monotonic() + grace_s
         if clock.due("observe", OBSERVE_S):
             observer(ledger.progress())
         if not ledger.running and (level or over_budget or ledger.done):
             break
     ending = ledger.ending(stopped=level > 0, interrupted=interrupt.level > 0)
-    store.close(ending.state, ending.reason)
+    store.close(*(leave or (ending.state, ending.reason)))
     if isinstance(ledger.fatal, ObjectiveError) and ledger.spoiled:
         # Nothing has run, so nothing is worth keeping, and the name is free for the mended study.
         store.delete(study.name)
     observer(ending.progress)
     return ending
+
+
+def _stop_level(commands: Sequence[Command]) -> int:
+    """What ``hpsearch stop`` has asked for: 0 nothing, 1 in good order, 2 now."""
+    return max((2 if c.payload.get("now") else 1 for c in commands if c.verb == "stop"), default=0)

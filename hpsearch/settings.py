@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from hpsearch.trial import RunKey
@@ -40,3 +42,15 @@ def group_log(line: str) -> str | None:
     """The inverse of ``group_line``: the path below the study's files; None for any other line."""
     found = re.fullmatch(r"--- .*; trains with other runs, and what they print is in (groups/[\w.-]+) ---\n?", line)
     return found[1] if found else None
+
+
+def checkpoint_file(files: Path, run: RunKey) -> Path:
+    """The weights of a run's best epoch, where they are kept."""
+    return files / str(run) / "best.pt"
+
+
+def forget_checkpoints(files: Path, runs: Iterable[RunKey]) -> None:
+    """Remove the checkpoints of these runs, where there are any."""
+    for run in runs:
+        with suppress(OSError):  # what cannot be removed now, `hpsearch artifacts prune` finds
+            checkpoint_file(files, run).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from typing import Any, final
 from hpsearch.errors import StoreError, StudyChangedError, StudyHeldError, shown
 from hpsearch.strategy import Decision
 from hpsearch.study import differences
-from hpsearch.trial import LARGEST, LONGEST_NAME, EpochReport, Finished, Lost, PausedReport, RunKey, State, Trial
+from hpsearch.trial import LARGEST, LONGEST_NAME, EpochReport, Finished, Lost, PausedReport, Run, RunKey, State, Trial
 
 #: the kind of decisions that say how runs were trained
 GROUPED = "grouped"
@@ -126,6 +126,7 @@ def refuse_unfit(turn: Turn) -> None:
     for trial in turn.trials:
         numbers += [(f"the value of trial {trial.number}", trial.value), (f"its sd (trial {trial.number})", trial.sd)]
         wholes.update((trial.number, trial.batch, trial.history_seq, *(seed for run in trial.runs for seed in run.key)))
+    wholes.update(part for run in turn.runs for part in run.key)
     for claim in turn.claims:
         wholes.update((*claim.run, claim.attempt))
     for what, number in numbers:
@@ -221,6 +222,8 @@ class Turn:
 
     #: new trials with their queued runs (state, params, batch, history_seq, baseline)
     trials: Sequence[Trial] = ()
+    #: new queued runs, of another stage than ``search``, of trials that are final already
+    runs: Sequence[Run] = ()
     decisions: Sequence[Decision] = ()
     epochs: Sequence[EpochReport] = ()
     pauses: Sequence[PausedReport] = ()
@@ -230,6 +233,8 @@ class Turn:
     losses: Sequence[Lost] = ()
     #: queued or paused runs that will not be run
     cancelled: Sequence[RunKey] = ()
+    #: runs whose checkpoints are not kept: theirs are removed from the record, and only then their files
+    forgotten: Sequence[RunKey] = ()
     scores: Sequence[Score] = ()
     claims: Sequence[Claim] = ()
     #: reports of attempts that were void already: counted, not applied
@@ -241,8 +246,8 @@ class Turn:
     def empty(self) -> bool:
         """True where nothing but time has passed."""
         return not (
-            self.trials or self.decisions or self.epochs or self.pauses or self.finished or self.losses
-            or self.cancelled or self.scores or self.claims or self.fenced
+            self.trials or self.runs or self.decisions or self.epochs or self.pauses or self.finished or self.losses
+            or self.cancelled or self.forgotten or self.scores or self.claims or self.fenced
         )  # fmt: skip
 
 
@@ -252,11 +257,13 @@ class Draft:
     """A turn while it is being decided."""
 
     trials: list[Trial] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     epochs: list[EpochReport] = field(default_factory=list)
     pauses: list[PausedReport] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
     losses: list[Lost] = field(default_factory=list)
+    forgotten: list[RunKey] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     fenced: int = 0
@@ -311,7 +318,8 @@ class Store(ABC):
 
         Raises:
             StudyHeldError: the lease is lost. StoreError: the database failed, or the turn does not fit the record
-                (a run or trial is unknown or final already, an attempt is not the run's, a value is not finite).
+                (a run or trial is unknown or final already, a further run's trial is not final, an attempt is not the
+                run's, a value is not finite).
         """
 
     @abstractmethod

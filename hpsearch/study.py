@@ -60,6 +60,8 @@ class Study:
     baselines: tuple[Params, ...] = ()
     #: failed trials above which the study stops; None: never
     max_failures: int | None = None
+    #: so many of the best trials keep the weights of their runs' best epochs, where hpsearch has the training loop
+    keep: int = 3
     #: a process of its own for every run
     isolate: bool = False
     #: torch threads of a worker
@@ -107,7 +109,7 @@ def check(study: Study) -> list[Problem]:
         wrong("seeds", f"must be from 0 to 2147483647, not {shown(list(study.seeds))}", study.seeds)
     if not 0 <= study.seed < 2**31:
         wrong("seed", f"must be from 0 to 2147483647, not {shown(study.seed)}", study.seed)
-    for name, low in [("n_trials", 1), ("confirm_seeds", 1), ("threads", 1), ("max_failures", 0)]:
+    for name, low in [("n_trials", 1), ("confirm_seeds", 1), ("threads", 1), ("max_failures", 0), ("keep", 0)]:
         number = getattr(study, name)
         if number is not None and number < low:
             wrong(name, f"must be at least {low}, not {shown(number)}", number)
@@ -230,7 +232,18 @@ def _check_baseline(field: str, baseline: Params, space: SearchSpace) -> list[Pr
 
 #: fields that may change under a stored study: the budget (it may grow), words, and how it is run
 LOOSE = frozenset(
-    {"n_trials", "budget_s", "description", "tags", "file", "threads", "isolate", "max_failures", "confirm_seeds"}
+    [
+        "n_trials",
+        "budget_s",
+        "description",
+        "tags",
+        "file",
+        "threads",
+        "isolate",
+        "max_failures",
+        "confirm_seeds",
+        "keep",
+    ]
 )
 
 

@@ -78,6 +78,7 @@ class _Builder:
             "timeout_s": self._fields.duration("timeout"),
             "baselines": self._baselines(search_space, objective),
             "max_failures": self._fields.whole("max_failures", None),
+            "keep": self._fields.whole("keep", 3),
             "isolate": self._fields.flag("isolate"),
             "threads": self._fields.whole("threads", 1),
             "description": self._fields.text("description"),

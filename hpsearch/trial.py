@@ -78,6 +78,24 @@ class RunKey(NamedTuple):
     def __str__(self) -> str:
         return f"{self.trial}/{self.seed}" + (f".{self.repeat}" if self.repeat else "")
 
+    @classmethod
+    def of(cls, text: str) -> RunKey:
+        """The inverse of ``str``."""
+        trial, _, rest = text.partition("/")
+        seed, _, repeat = rest.partition(".")
+        return cls(int(trial), int(seed), int(repeat or 0))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The weights of a run's best epoch, as a file."""
+
+    #: below the study's files, with ``/``
+    path: str
+    sha256: str
+    bytes: int
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +167,16 @@ class Trial:
     #: its place among the ended trials, from 1; None while it is not final
     tell_seq: int | None = None
     runs: tuple[Run, ...] = ()
+
+    @property
+    def search_runs(self) -> tuple[Run, ...]:
+        """Those that the search made, a seed each: what strategies and pruners see; ``value`` is their mean."""
+        return tuple(run for run in self.runs if run.stage is Stage.SEARCH and run.key.repeat == 0)
+
+    def values(self, stage: Stage = Stage.SEARCH) -> dict[int, float]:
+        """Seed -> value of the complete runs of a stage; repetitions are left out."""
+        runs = (run for run in self.runs if run.stage is stage and run.key.repeat == 0)
+        return {run.key.seed: run.value for run in runs if run.state is State.COMPLETE and run.value is not None}
 
 
 def score(runs: Sequence[Run]) -> tuple[State, float | None, float | None]:
@@ -232,6 +260,8 @@ class Finished:
     #: how it was trained: ``vmap, cpu, 64 lanes``; ``solo, cpu``; ``solo, cuda:0, bfloat16``
     engine: str = ""
     environment: Environment | None = None
+    #: None where nothing was kept
+    checkpoint: Checkpoint | None = None
 
 
 @final

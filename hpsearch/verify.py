@@ -9,11 +9,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from hpsearch.audit import Attempt, Breach, Facts, Verdict, in_json, same, searched, some
+from hpsearch.audit import Attempt, Breach, Facts, Verdict, in_json, same, some
 from hpsearch.choices import check_rungs, check_suggestions
-from hpsearch.ledger import LOSS_BUDGET, LOSS_BUDGETS, TOGETHER
+from hpsearch.finals import standing, terms_of
+from hpsearch.further import CONFIRMED, DROP, RACE
+from hpsearch.losses import LOSS_BUDGET, LOSS_BUDGETS, TOGETHER
 from hpsearch.study import Study
-from hpsearch.trial import Environment, Run, RunKey, State, Trial, score
+from hpsearch.trial import Direction, Environment, Run, RunKey, State, Trial, score
 
 #: a mean of the same numbers may differ by so much between versions of Python
 ROUNDING = 1e-12
@@ -41,6 +43,8 @@ def verify(
         _check_ending(run, verdict)
     _check_rows(facts, {run.key: run for run in runs}, verdict)
     _check_lease(facts, verdict)
+    if not verdict.breaches:
+        _check_races(facts, verdict)
     if study is None:
         verdict.skipped.append("suggestions and decisions: the stored study cannot be made here")
     elif not verdict.breaches:
@@ -79,7 +83,7 @@ def _check_numbers(facts: Facts, verdict: Verdict) -> None:
 
 def _check_trial(facts: Facts, trial: Trial, verdict: Verdict) -> None:
     """Its runs are there, and its state and value follow from theirs."""
-    runs = searched(trial)
+    runs = trial.search_runs
     seeds, expected = [run.key.seed for run in runs], facts.spec["seeds"]
     if seeds != list(expected):
         verdict.wrong(trial.number, "runs", f"seeds {some(expected)}", f"seeds {some(seeds)}")
@@ -163,6 +167,25 @@ def _check_rows(facts: Facts, runs: dict[RunKey, Run], verdict: Verdict) -> None
             verdict.wrong(told.run, told.table, "epochs from 0", f"epoch {told.first_epoch}")
     for words in facts.not_finite:
         verdict.wrong("", "numbers", "finite ones only", words)
+
+
+def _check_races(facts: Facts, verdict: Verdict) -> None:
+    """What each race has decided follows from its runs. The last look may not have been written down yet."""
+    for decision in facts.decisions:
+        if decision.kind != RACE:
+            continue
+        terms = terms_of(decision)
+        now = standing(terms, facts.trials, Direction(facts.spec["direction"]))
+        ours = [(d.kind, d.subject) for d in now.taken]
+        stored = [
+            (d.kind, d.subject) for d in facts.decisions if d.kind in (DROP, CONFIRMED) and d.batch == terms.number
+        ]
+        if stored != ours and stored != ours[: len(ours) - len(now.decisions)]:
+            verdict.wrong("", f"race {terms.number}", _moves(ours), _moves(stored))
+
+
+def _moves(decisions: Iterable[tuple[str, str]]) -> str:
+    return some(f"{kind} {subject}" for kind, subject in decisions) or "nothing"
 
 
 def _check_lease(facts: Facts, verdict: Verdict) -> None:

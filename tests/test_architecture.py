@@ -29,7 +29,7 @@ FILE_LINES, FUNCTION_LINES, ABSTRACT_METHODS, MAP_LINES = 400, 60, 6, 120
 LONG_FILES: set[str] = set()
 LONG_FUNCTIONS: set[str] = set()
 #: contracts of more methods, and why they need them
-WIDE_CONTRACTS: set[str] = set()
+WIDE_CONTRACTS = {"archive.py:Archive"}  # a method for each kind of rows that readers ask for
 #: classes with concrete methods that users subclass or are given (hpsearch/README.md says why)
 OPEN_CLASSES = {"objective.py:ActiveRun", "objective.py:TrainingTask"}
 

@@ -57,6 +57,8 @@ class Workers:
         self.log: list[tuple[RunKey, int]] = []
         #: run -> (epochs it takes, how it ends)
         self.ends: dict[RunKey, tuple[int, State]] = {}
+        #: run -> the epoch, from 0, in which its training code raises
+        self.raises: dict[RunKey, int] = {}
 
     def start(self, assignments: Sequence[Assignment]) -> None:
         for a in assignments:
@@ -75,6 +77,10 @@ class Workers:
 
     def _train(self, key: RunKey) -> list[Report]:
         a, epoch = self.busy[key]
+        if self.raises.get(key) == epoch:
+            del self.busy[key]
+            heard = None if epoch == self.saved.get(key, 0) else epoch - 1  # of what this process has reported
+            return [Finished(run=key, attempt=a.attempt, state=State.FAILED, last_epoch=heard, reason="exception")]
         last, state = self.ends.get(key, (EPOCHS, State.COMPLETE))
         x = a.params["x"]
         assert isinstance(x, float)
@@ -210,6 +216,31 @@ def test_the_workers_their_order_and_kills_change_nothing(pruner: Pruner) -> Non
         assert outcome(killed) == outcome(calm)
         prunings = [d.subject for d in MemoryArchive(killed).decisions("s")]
         assert sorted(prunings) == sorted(d.subject for d in MemoryArchive(calm).decisions("s"))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "times"),
+    [((0,), 3), pytest.param((0,), 12, marks=pytest.mark.full), pytest.param((3, 1), 12, marks=pytest.mark.full)],
+)
+@pytest.mark.parametrize("pruner", PRUNERS.values(), ids=PRUNERS.keys())
+def test_runs_that_fail_anywhere_are_ruled_alike_after_a_restart(
+    pruner: Pruner, seeds: tuple[int, ...], times: int
+) -> None:
+    """Also right after a rung, where nothing but the metric at the rung says that they came to it."""
+    for chance in map(random.Random, range(times)):
+        study = study_of(pruner, seeds=seeds, n_trials=40)
+        keys = [RunKey(number, seed) for number in range(40) for seed in seeds]
+        raises = {key: chance.choice([0, 1, 2, 3, 7, 9, 12]) for key in chance.sample(keys, 12)}
+        ends = {key: (chance.randrange(1, 12), State.DIVERGED) for key in chance.sample(keys, 4)}
+        records = []
+        for lanes, turns in ((4, []), (30, [chance.randrange(1, 12) for _ in range(12)])):
+            record, workers = MemoryRecord(), Workers(falling, lanes, chance if turns else None)
+            workers.raises, workers.ends = raises, ends
+            for some in turns:
+                play(study, record, workers, turns=some)
+            assert play(study, record, workers).done
+            records.append((outcome(record), sorted(d.subject for d in MemoryArchive(record).decisions("s"))))
+        assert records[0] == records[1]
 
 
 def test_a_function_that_saved_nothing_begins_again_and_changes_nothing() -> None:

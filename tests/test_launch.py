@@ -126,7 +126,7 @@ def test_results_frames_and_comparisons_say_what_was_recorded(tmp_path: Path, db
     row = study_row(results.study, results.trials)
     assert (row.trials, row.complete, row.failed, row.n_seeds) == (9, 9, 0, 2)
     assert row.baseline == pytest.approx(0.5004 + 0.005)
-    assert row.best == results.best
+    assert row.best == results.best.trial
     assert trial_row("s", results.trials[0]).values == pytest.approx({0: 0.5004, 1: 0.5104})
     differ = param_differences(results.trials[:2])
     assert [d.name for d in differ] == ["lr", "dropout"]

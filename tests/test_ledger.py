@@ -13,7 +13,8 @@ import hpsearch as hp
 from hpsearch.ask import AHEAD
 from hpsearch.errors import ObjectiveError, UnusableError
 from hpsearch.executor import Assignment
-from hpsearch.ledger import LOSS_BUDGET, Ledger
+from hpsearch.ledger import Ledger
+from hpsearch.losses import LOSS_BUDGET
 from hpsearch.objective import ObjectiveAddress
 from hpsearch.store import Snapshot, Turn
 from hpsearch.strategy import Strategy

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from hpsearch.archive import Archive
+from cyclopts import Parameter
+
+from hpsearch.archive import Archive, StudySummary
 from hpsearch.cli.addresses import Address, parse, study_of, trial_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import duration, number, out, out_json, print_table, say, setting_text
-from hpsearch.compare import StudyRow, TrialRow, param_differences, study_row, trial_row
-from hpsearch.errors import UsageError
+from hpsearch.errors import CheckError, NotFoundError, UsageError
+from hpsearch.trial import Direction, Trial
+
+if TYPE_CHECKING:
+    from hpsearch.compare import Search, StudyRow, TrialRow
+    from hpsearch.verdict import Paired
 
 
-def compare(*addresses: str, common: Common = COMMON) -> None:
-    """Put studies, or trials, side by side: values, spreads, trials, time, and the params that differ.
+def compare(
+    *addresses: str,
+    metric: Annotated[str | None, Parameter(show_default=False)] = None,
+    direction: Annotated[Literal["minimize", "maximize"] | None, Parameter(show_default=False)] = None,
+    alpha: float = 0.05,
+    require: Annotated[Literal["better"] | None, Parameter(show_default=False)] = None,
+    common: Common = COMMON,
+) -> None:
+    """Say whether one trial beats another, or put studies side by side.
+
+    Trials: the differences on common seeds, with interval, p (corrected by Holm where there are several) and effect
+    size; then what differs between them. Studies: best so far at equal budget, and who is ahead; then their best
+    trials, as trials. docs/verdict.md says how.
 
     Args:
         addresses: Studies, or trials (study/trial); two or more.
+        metric: Trials by another metric than the study's, at each run's best epoch; needs --direction.
+        direction: Which way that metric gets better.
+        alpha: How often "beats" may be said of trials that are alike.
+        require: better: exit code 5 unless the first is shown to beat each of the others.
     """
     from hpsearch.stores.sql import open_archive
+
+    if not 0 < alpha < 1:
+        raise UsageError(f"--alpha: {alpha} must be above 0 and below 1", hint="--alpha 0.05")
+    if metric is not None and direction is None:
+        raise UsageError(f"--metric {metric} does not say which way is better", hint="--direction maximize")
 
     wanted = [parse(address) for address in addresses]
     if len(wanted) < 2:
@@ -32,24 +60,108 @@ def compare(*addresses: str, common: Common = COMMON) -> None:
         raise UsageError("compare takes studies or trials, not both at once", hint="name a trial of each: digits/3")
     archive = open_archive(common.database)
     if wanted[0].trial is None:
-        _studies(archive, wanted, common)
+        if metric is not None:
+            raise UsageError("--metric is for trials", hint="hpsearch compare digits/3 digits/7 --metric val_accuracy")
+        verdicts = _studies(archive, wanted, alpha, common)
     else:
-        _trials(archive, wanted, common)
+        verdicts = _trials(archive, wanted, metric, direction, alpha, common)
+    if require and not _better(verdicts):
+        raise CheckError("it is not shown that the first beats each of the others", hint="more seeds: hpsearch confirm")
 
 
-def _studies(archive: Archive, wanted: list[Address], common: Common) -> None:
+def _better(verdicts: Sequence[Paired]) -> bool:
+    """Whether the first is shown to beat all others."""
+    first = verdicts[0].a if verdicts else None
+    return first is not None and all(pair.beats for pair in verdicts if pair.a == first)
+
+
+def _studies(archive: Archive, wanted: list[Address], alpha: float, common: Common) -> Sequence[Paired]:
+    from hpsearch.compare import chances, confirmed, param_differences, searches, study_row, trial_row, verdicts
+
     summaries = [study_of(archive, address.study) for address in wanted]
-    rows = [study_row(summary, archive.trials(summary.name)) for summary in summaries]
+    trials = [archive.trials(summary.name) for summary in summaries]
+    rows = [study_row(summary, each) for summary, each in zip(summaries, trials, strict=True)]
+    metrics = {(row.metric, row.direction) for row in rows}
+    best = [(row.study, row.best) for row in rows if row.best]
+    judged: Sequence[Paired] = ()
+    found: list[Search] = []
+    ahead: list[tuple[Search, Search, float | None]] = []
+    if len(metrics) == 1:
+        way, fresh = Direction(rows[0].direction), confirmed([trial for _, trial in best])
+        found = searches(list(zip(summaries, trials, strict=True)))
+        ahead = chances(found, way)
+        if len(best) == len(rows):
+            judged = verdicts([trial_row(name, trial, confirmed=fresh) for name, trial in best], way, alpha=alpha)
     if common.json:
-        out_json({"schema": 1, "studies": [_study_json(row) for row in rows]})
-        return
+        out_json(
+            {
+                "schema": 1,
+                "studies": [_study_json(row) for row in rows],
+                "searches": [asdict(search) for search in found],
+                "ahead": [{"a": a.studies, "b": b.studies, "n": a.n, "probability": p} for a, b, p in ahead],
+                "best": [asdict(pair) for pair in judged],
+            }
+        )
+        return judged
     heads = ["study", "best", "± sd", "n", "mean", "trials", "diverged", "failed", "time", "baseline", "found after"]
     print_table(heads, [_study_cells(row) for row in rows], keep=2)
-    _warn({(row.metric, row.direction) for row in rows}, {tuple(s.spec["seeds"]) for s in summaries})
-    best = [row.best for row in rows if row.best]
+    _warn(metrics, {tuple(s.spec["seeds"]) for s in summaries})
+    if found and found[0].n:
+        _print_searches(found, ahead, rows[0].metric)
+    if judged:
+        out("\nbest trials, on common seeds", style="bold")
+        _print_verdicts(judged)
     if len(best) > 1:
         out("\nparams of the best", style="bold")
-        _differences([row.study for row in rows if row.best], param_differences(best))
+        _differences([name for name, _ in best], param_differences([trial for _, trial in best]))
+    return judged
+
+
+def _print_searches(found: Sequence[Search], ahead: Sequence[tuple[Search, Search, float | None]], metric: str) -> None:
+    n = found[0].n
+    out(f"\n{metric}, best so far at equal budget: {n} trials", style="bold")
+    marks = sorted({max(1, n // 4), max(1, n // 2), n})
+    rows = []
+    for search in found:
+        for name, curve, area in zip(search.studies, search.curves, search.areas, strict=True):
+            band = search.band
+            ends = "–" if band is None else f"{number(band.better[-1], 3)} … {number(band.worse[-1], 3)}"
+            rows.append([name, *(number(curve[mark - 1]) for mark in marks), number(area), ends])
+    print_table(["study", *(f"at {mark}" for mark in marks), "area", "80 % band"], rows, keep=2)
+    methods = {search.band.method for search in found if search.band is not None}
+    for method in sorted(methods):
+        how = (
+            "trials drawn again, in any order"
+            if method == "resampled"
+            else "the studies that differ in their seed only"
+        )
+        say(f"band: {how}", style="dim")
+    for a, b, chance in ahead:
+        one, two = " ".join(a.studies), " ".join(b.studies)
+        if chance is None:
+            out(f"{one} against {two}: one study of a strategy that learns")
+            out("  is one draw; repeat it with other seeds (seed: 1) for a probability")
+        else:
+            out(f"{one} is ahead of {two} after {n} trials with probability {chance:.2f}")
+
+
+def _print_verdicts(verdicts: Sequence[Paired]) -> None:
+    """A row a pair, what matters first: where a terminal is narrow, columns go from the right."""
+    several = len(verdicts) > 1
+    studies = {name.partition("/")[0] for pair in verdicts for name in (pair.a, pair.b)}
+    heads = ["a", "b", "a better by", "interval", *(["p corrected"] if several else []), "p", "d_z", "wins", "seeds"]
+    cells = []
+    for pair in verdicts:
+        names = [f"#{name.partition('/')[2]}" if len(studies) == 1 else name for name in (pair.a, pair.b)]
+        ends = "–" if pair.low is None else f"{number(pair.low, 3)} … {number(pair.high, 3)}"
+        ps = [number(pair.corrected, 2)] * several + [number(pair.p, 2)]
+        cells.append(
+            [*names, number(pair.difference, 3), ends, *ps, number(pair.effect, 2), str(pair.wins), str(pair.n)]
+        )
+    print_table(heads, cells, keep=2)
+    for pair in verdicts:
+        about = "" if pair.beats or pair.beaten else f"{pair.a} against {pair.b}: "
+        out(textwrap.fill(f"{about}{pair.words}", 80, subsequent_indent="  ", break_on_hyphens=False), style="bold")
 
 
 def _study_cells(row: StudyRow) -> list[str]:
@@ -69,12 +181,62 @@ def _study_cells(row: StudyRow) -> list[str]:
     ]
 
 
-def _trials(archive: Archive, wanted: list[Address], common: Common) -> None:
-    found = [(study_of(archive, address.study), address.trial) for address in wanted]
-    rows = [trial_row(study.name, trial_of(archive, study.name, trial)) for study, trial in found if trial is not None]
+def _trials(
+    archive: Archive, wanted: list[Address], metric: str | None, way: str | None, alpha: float, common: Common
+) -> Sequence[Paired]:
+    from hpsearch.compare import at_best_epoch, confirmed, origin_differences, param_differences, trial_row, verdicts
+
+    studies = [study_of(archive, address.study) for address in wanted]
+    trials = [trial_of(archive, study.name, address.trial or 0) for study, address in zip(studies, wanted, strict=True)]
+    metrics = {(study.spec["metric"], study.spec["direction"]) for study in studies}
+    fresh = confirmed(trials)
+    rows = []
+    for study, trial in zip(studies, trials, strict=True):
+        if metric is None or metric == study.spec["metric"]:
+            rows.append(trial_row(study.name, trial, confirmed=fresh))
+            continue
+        curves = archive.curves(study.name, [trial.number], [metric])
+        if not curves:
+            raise NotFoundError(
+                f"{study.name}/{trial.number} has no metric {metric!r}", hint=_known(archive, study, trial)
+            )
+        rows.append(trial_row(study.name, trial, confirmed=fresh, value=at_best_epoch(curves)))
+    judged: Sequence[Paired] = ()
+    if metric is not None or len(metrics) == 1:
+        judged = verdicts(rows, Direction(way or studies[0].spec["direction"]), alpha=alpha)
+    origins = origin_differences(studies, trials)
     if common.json:
-        out_json({"schema": 1, "trials": [_trial_json(row) for row in rows]})
-        return
+        out_json(
+            {
+                "schema": 1,
+                "trials": [_trial_json(row) for row in rows],
+                "confirmed": fresh,
+                "verdicts": [asdict(pair) for pair in judged],
+                "differences": [asdict(row) for row in [*param_differences(trials), *origins]],
+            }
+        )
+        return judged
+    _print_trials(rows)
+    _warn(metrics if metric is None else set(), {tuple(row.values) for row in rows})
+    if judged:
+        out(f"\n{metric or studies[0].spec['metric']}, differences on common seeds", style="bold")
+        _print_verdicts(judged)
+        if not fresh:
+            say("note: on the search's own seeds; a trial chosen by them looks better than it is", style="dim")
+    out("\nparams that differ", style="bold")
+    _differences([row.address for row in rows], param_differences(trials))
+    if origins:
+        out("\ncode and machine, where they differ", style="bold")
+        _differences([row.address for row in rows], origins)
+    return judged
+
+
+def _known(archive: Archive, study: StudySummary, trial: Trial) -> str:
+    names = sorted({curve.metric for curve in archive.curves(study.name, [trial.number])})
+    return f"it has {', '.join(names[:8])}" if names else "it has none"
+
+
+def _print_trials(rows: Sequence[TrialRow]) -> None:
     seeds = sorted({seed for row in rows for seed in row.values})
     heads = ["trial", "value", "± sd", "n", "state", "time", *(f"seed {seed}" for seed in seeds)]
     cells = [
@@ -90,9 +252,6 @@ def _trials(archive: Archive, wanted: list[Address], common: Common) -> None:
         for row in rows
     ]
     print_table(heads, cells, keep=2)
-    _warn({(study.spec["metric"], study.spec["direction"]) for study, _ in found}, {tuple(row.values) for row in rows})
-    out("\nparams that differ", style="bold")
-    _differences([row.address for row in rows], param_differences([row.trial for row in rows]))
 
 
 def _differences(names: list[str], rows: list[Any]) -> None:

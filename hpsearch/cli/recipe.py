@@ -33,7 +33,7 @@ def recipe(study: StudySummary, trial: Trial) -> str:
             space[name] = short(stored)
             cell[name] = [value]
     lines = [
-        f"# {study.name}/{trial.number}: {spec['metric']} {trial.value!r} as the mean of {len(trial.runs)} run(s)",
+        f"# {study.name}/{trial.number}: {spec['metric']} {trial.value!r}, the mean of {len(trial.search_runs)} run(s)",
         f"name: {study.name[:88]}-{trial.number}",
         f"objective: {_json(spec['objective'])}",
         f"metric: {{{_json(spec['metric'])}: {spec['direction']}}}",

@@ -14,6 +14,7 @@ from hpsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from hpsearch.archive import StudySummary
+    from hpsearch.study import Study
 
 
 def resume(
@@ -28,14 +29,22 @@ def resume(
     Args:
         study: A study's name, or its beginning.
     """
-    from hpsearch.read import study_of as stored_study
     from hpsearch.stores.sql import open_archive
 
     summary = study_of(open_archive(common.database), study)
-    folder = _folder(summary, quiet=common.quiet)
-    again = stored_study(summary.spec, folder)
-    again = replace(again, file=Path(summary.file) if summary.file else None)
-    return start(again, common, how, confirm=False)
+    return start(stored_study_of(summary, quiet=common.quiet), common, how, confirm=False)
+
+
+def stored_study_of(summary: StudySummary, *, quiet: bool) -> Study:
+    """A study as it is stored, with its file, whose training code can be run again.
+
+    Raises:
+        UsageError: the file is gone.
+    """
+    from hpsearch.read import study_of as stored_study
+
+    again = stored_study(summary.spec, _folder(summary, quiet=quiet))
+    return replace(again, file=Path(summary.file) if summary.file else None)
 
 
 def _folder(summary: StudySummary, *, quiet: bool) -> Path:

@@ -131,7 +131,7 @@ def print_trials(trials: list[Trial], metric: str) -> None:
             f"#{trial.number}",
             number(trial.value),
             "" if trial.sd is None else number(trial.sd, 2),
-            str(sum(run.value is not None for run in trial.runs)),
+            str(sum(run.value is not None for run in trial.search_runs)),
             *(setting_text(trial.params.get(name)) for name in varied),
         ]
         for trial in trials

@@ -120,7 +120,11 @@ def params_text(params: Params, digits: int = 4) -> str:
 def spread_text(trial: Trial) -> str:
     """``0.0462 ± 0.0057 (5)``: mean, sample standard deviation over seeds, number of seeds."""
     spread = "" if trial.sd is None else f" ± {trial.sd:.2g}"
-    return f"{number(trial.value)}{spread} ({len(trial.runs)})" if trial.runs else f"{number(trial.value)}{spread}"
+    return (
+        f"{number(trial.value)}{spread} ({len(trial.search_runs)})"
+        if trial.search_runs
+        else f"{number(trial.value)}{spread}"
+    )
 
 
 def duration(seconds: float | None) -> str:

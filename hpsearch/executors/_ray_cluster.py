@@ -45,6 +45,11 @@ _START = (
 )
 #: characters of what the driver has printed that an error shows
 _TAIL = 2000
+#: characters of the line that an error shows
+_LINE = 200
+#: what stands in front of a line of Ray's logs: ``[2026-11-25 21:26:28,193 E 1 1] file.cc:1: `` or
+#: ``2026-11-25 21:26:28,193<tab>INFO file.py:1 -- ``
+_STAMP = r"^(\[[^]]*\] \S+ |\d{4}-\d\d-\d\d \S+ [A-Z]+ \S+ -- )"
 
 
 @final
@@ -156,7 +161,10 @@ class RayCluster:
                     f"the Ray cluster at {self.address} takes no one without its token",
                     hint="RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE (ray get-auth-token prints the cluster's)",
                 )
-        raise ExecutorError(f"the Ray cluster at {self.address} does not answer: {self.printed()}")
+        raise ExecutorError(
+            f"there is no Ray cluster at {self.address}: no answer within {CONNECT_S:g} s ({self._last_words()})",
+            hint=ADDRESSES,
+        )
 
     @property
     def device(self) -> str:
@@ -211,11 +219,16 @@ class RayCluster:
         self._output.seek(0)
         return self._output.read().decode(errors="backslashreplace").strip()[-_TAIL:]
 
+    def _last_words(self) -> str:
+        """The last thing that Ray has printed, on one line, without the log's time, level and place."""
+        lines = [" ".join(line.split()) for line in self.printed().splitlines() if line.strip()]
+        bare = re.sub(_STAMP, "", lines[-1] if lines else "Ray says nothing").split(". ")[0]
+        return bare if len(bare) <= _LINE else f"{bare[:_LINE]} ..."
+
     def _why(self) -> ExecutorError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
-        last = (self.printed().splitlines() or ["nothing"])[-1]
-        said = re.sub(r"^\[[^]]*\] \S+ ", "", last).split(". ")[0]
+        said = self._last_words()
         where = "of this machine" if self.address == "local" else f"at {self.address}"
         if self.gpus < 0:
             return ExecutorError(f"there is no Ray cluster at {self.address}: {said}", hint=ADDRESSES)

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import queue
+import random
 import socket
 import threading
 import time
@@ -35,6 +36,16 @@ LISTEN_S = 20.0
 FAILED_STARTS = 2
 #: bytes of shared memory for objects, of a cluster that is started here: orders and reports are small
 OBJECT_STORE = 128 * 2**20
+#: Ray's client proxy starts a server for each client on a port from 23000 on, which it found free a moment before.
+#: Two clusters of one machine that do so at the same time take the same one; this is how the loser hears of it
+COLLIDED = (
+    "Starting Ray client server failed",
+    "Proxy failed to Connect to backend",
+    "Attempted to reconnect a session that has already been cleaned up",
+    "Maybe you called ray.init twice by accident",
+)
+#: how often a client is tried to be let in; each that has collided takes Ray 30 s and more
+TRIES = 3
 #: never travels with the study's folder
 EXCLUDES = [".git", ".venv", "__pycache__", "hpsearch-files", "*.db", "*.db-journal", "*.db-wal", "*.db-shm"]
 
@@ -282,10 +293,17 @@ def connect(message: Mapping[str, Any]) -> None:
     options: dict[str, Any] = {"runtime_env": runtime, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
-    try:
-        ray.init(address, **options)
-    except Exception as error:
-        raise _in_words(error, address) from error
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(address, **options)
+            return
+        except Exception as error:
+            if not (left and address.startswith("ray://") and any(text in str(error) for text in COLLIDED)):
+                raise _in_words(error, address) from error
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+            # Random: the other cluster's client must not come again at the same moment.
+            time.sleep(random.uniform(0.5, 3.0))
 
 
 def _in_words(error: Exception, address: str) -> ExecutorError:

@@ -15,7 +15,18 @@ from typing import Any
 
 from hpsearch.executor import Assignment
 from hpsearch.objective import ObjectiveAddress, Workload
-from hpsearch.trial import Environment, EpochReport, Finished, Grouped, Lost, PausedReport, Report, RunKey, State
+from hpsearch.trial import (
+    Checkpoint,
+    Environment,
+    EpochReport,
+    Finished,
+    Grouped,
+    Lost,
+    PausedReport,
+    Report,
+    RunKey,
+    State,
+)
 
 _HEAD = struct.Struct("!I")
 #: bytes; a longer message means that somebody else writes into the socket
@@ -178,7 +189,14 @@ def _finished(run: RunKey, attempt: int, data: Mapping[str, Any]) -> Finished:
         worker=_text(data["worker"]),
         engine=_text(data["engine"]),
         environment=_environment(data["environment"]),
+        checkpoint=_checkpoint(data["checkpoint"]),
     )
+
+
+def _checkpoint(data: Mapping[str, Any] | None) -> Checkpoint | None:
+    if data is None:
+        return None
+    return Checkpoint(path=_text(data["path"]), sha256=_text(data["sha256"]), bytes=_count(data["bytes"]))
 
 
 def _environment(data: Mapping[str, Any] | None) -> Environment | None:

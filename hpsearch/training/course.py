@@ -5,22 +5,26 @@ The loop for one run (``solo.py``) and the one for many (``fused.py``) follow th
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hpsearch.errors import ObjectiveError
 from hpsearch.space import Params
 from hpsearch.training.diagnostics import mean_of
 from hpsearch.training.recipe import Recipe
-from hpsearch.trial import Direction
+from hpsearch.trial import Checkpoint, Direction
 
 CHECKPOINT = "hpsearch.pt"
+#: the weights of the best epoch, beside the folder of checkpoints
+WEIGHTS = "best.pt"
 
 #: says (epoch, metrics, layer norms) of an epoch; raises Stopped when the run is to end
 Tell = Callable[[int, Mapping[str, float], Mapping[str, tuple[float, float]]], None]
@@ -42,6 +46,8 @@ class Orders:
     until_epoch: int | None = None
     #: epochs that are recorded; None: as many as were saved
     from_epoch: int | None = None
+    #: leave the best weights beside ``checkpoint_dir``
+    keep: bool = False
 
 
 @final
@@ -55,6 +61,7 @@ class Outcome:
     reason: str = ""
     #: one model a fold, with the weights of the best epoch
     models: tuple[nn.Module, ...] = ()
+    checkpoint: Checkpoint | None = None
 
 
 @final
@@ -111,10 +118,24 @@ class Course:
         until = self._orders.until_epoch
         return until is not None and self.epoch >= until and not self.ended
 
-    def outcome(self, models: Sequence[nn.Module] = ()) -> Outcome:
-        """How it has ended."""
-        value, best = (self._value, self._best_epoch) if self._best_epoch >= 0 else (None, None)
-        return Outcome(value=value, best_epoch=best, last_epoch=self.epoch - 1, models=tuple(models))
+    def outcome(self, best: Sequence[Mapping[str, Tensor]], models: Sequence[nn.Module] = ()) -> Outcome:
+        """How it has ended; ``best``: the ``state_dict`` of the best epoch, one a fold."""
+        value, epoch = (self._value, self._best_epoch) if self._best_epoch >= 0 else (None, None)
+        kept = self._keep(best) if self._orders.keep and epoch is not None else None
+        return Outcome(value=value, best_epoch=epoch, last_epoch=self.epoch - 1, models=tuple(models), checkpoint=kept)
+
+    def _keep(self, best: Sequence[Mapping[str, Tensor]]) -> Checkpoint:
+        """Leave the best weights in a file, whole or not at all."""
+        folder = self._orders.checkpoint_dir.parent
+        # Copies: a lane's tensors are views of all lanes' weights, which would be written whole.
+        models = [{name: tensor.detach().cpu().clone() for name, tensor in state.items()} for state in best]
+        part, file = folder / f"{WEIGHTS}.part", folder / WEIGHTS
+        torch.save({"of": self._identity(), "models": models}, part)
+        with part.open("rb+") as opened:
+            sha256, size = hashlib.file_digest(opened, "sha256").hexdigest(), opened.tell()
+            os.fsync(opened.fileno())
+        part.replace(file)
+        return Checkpoint(path=f"{folder.parent.name}/{folder.name}/{WEIGHTS}", sha256=sha256, bytes=size)
 
     def save(self, trainings: Sequence[Mapping[str, Any]]) -> None:
         """Leave all that ``resume`` needs in ``checkpoint_dir``; ``trainings``: a state a fold."""

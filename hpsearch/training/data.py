@@ -80,15 +80,19 @@ def _pairs(task: TrainingTask, data: Data, seed: int, device: str) -> tuple[Part
     )
 
 
-def sealed_test(task: TrainingTask, seed: int, device: str, params: ModelParams = _NO_PARAMS) -> Part:
-    """The test part: the official one, or the last fifth by the study's seed. No search calls this."""
+def sealed_test(
+    task: TrainingTask, seed: int, device: str, params: ModelParams = _NO_PARAMS
+) -> tuple[Part, Callable[[Tensor], Tensor] | None]:
+    """The test part (the official one, or the last by the study's seed), and its transform. No search calls this."""
     data = _checked(task, params)
+    transform = data.transform
     if data.test_inputs is not None and data.test_targets is not None:
         data = Data(inputs=data.test_inputs, targets=data.test_targets)
         rows = torch.arange(len(data.targets))
     else:
         rows = _cut(task, data, seed)[2]
-    return _take(task, data, rows, device, is_streamed(task.stream, _size(task, data, len(rows)), device))
+    streamed = is_streamed(task.stream, _size(task, data, len(rows)), device)
+    return _take(task, data, rows, device, streamed), transform
 
 
 def _checked(task: TrainingTask, params: ModelParams) -> Data:

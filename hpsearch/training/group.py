@@ -348,7 +348,12 @@ class Group:
             return self._signed(paused, member)
         if course.ended:
             course.clear()
-            return self._signed(worker.of_outcome(finished, course.outcome()), member)
+            try:
+                outcome = course.outcome([training.best(k) for training in self._trainings])
+            except Exception as error:  # noqa: BLE001 - as above
+                broken = replace(finished, reason="exception", error=worker.traceback_text(error))
+                return self._signed(broken, member)
+            return self._signed(worker.of_outcome(finished, outcome), member)
         limit = self._workload.timeout_s
         if limit is not None and time.monotonic() - member.started > limit:
             late = replace(finished, reason="timeout", error=f"ran longer than {limit:g} s")

@@ -153,7 +153,7 @@ def train(task: TrainingTask, params: Params, orders: Orders, tell: Tell) -> Out
             course.save([training.state() for training in trainings])
             raise Paused
     course.clear()
-    return course.outcome([training.best_model() for training in trainings])
+    return course.outcome([training.best for training in trainings], [t.best_model() for t in trainings])
 
 
 def check_smoothing(recipe: Recipe, params: Params, parts: Parts) -> None:

@@ -151,6 +151,7 @@ def orders_of(active: LiveRun, workload: Workload) -> Orders:
         checkpoint_dir=active.checkpoint_dir,
         until_epoch=active.until_epoch,
         from_epoch=active.from_epoch,
+        keep=workload.keep,
     )
 
 
@@ -185,6 +186,7 @@ def of_outcome(finished: Finished, outcome: Outcome) -> Finished:
         best_epoch=outcome.best_epoch,
         last_epoch=outcome.last_epoch,
         reason=outcome.reason,
+        checkpoint=outcome.checkpoint,
     )
 
 

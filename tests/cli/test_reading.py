@@ -138,6 +138,44 @@ def test_compare_trials(folder: Path, hpsearch) -> None:
     assert "none" in hpsearch("compare", "toy/0", "toy/0").out
 
 
+def test_compare_says_in_words_that_two_seeds_show_nothing(folder: Path, hpsearch) -> None:
+    ended = hpsearch("compare", "toy/0", "toy/1")
+    assert "toy/0 against toy/1: not shown: 2 seeds can show nothing" in ended.out
+    assert "on the search's own seeds" in ended.err
+    pair = json.loads(hpsearch("compare", "toy/0", "toy/1", "--json").out)["verdicts"][0]
+    assert (pair["n"], pair["beats"], pair["min_p"]) == (2, False, 0.5)
+    assert pair["difference"] < 0
+
+
+def test_compare_requires_better(folder: Path, hpsearch) -> None:
+    assert hpsearch("compare", "toy/0", "toy/1", "--require", "better").code == 5
+    ended = hpsearch("compare", "toy/0", "toy/0", "--require", "better")
+    assert (ended.code, "not shown" in ended.err) == (5, True)
+    assert hpsearch("compare", "toy", "other", "--require", "better").code == 5
+    assert hpsearch("compare", "toy/0", "toy/1", "--alpha", "2").code == 2
+
+
+def test_compare_by_another_metric(folder: Path, hpsearch) -> None:
+    ended = hpsearch("compare", "toy/0", "toy/1", "--metric", "other", "--direction", "maximize")
+    assert "other, differences on common seeds" in ended.out
+    pairs = hpsearch("compare", "toy/0", "toy/1", "--metric", "other", "--direction", "maximize", "--json").out
+    assert json.loads(pairs)["trials"][0]["values"] == {"0": 3.0, "1": 3.0}
+    assert hpsearch("compare", "toy/0", "toy/1", "--metric", "other").code == 2
+    missing = hpsearch("compare", "toy/0", "toy/1", "--metric", "nope", "--direction", "maximize")
+    assert (missing.code, "it has loss, other" in missing.err) == (3, True)
+
+
+def test_compare_studies_at_equal_budget(folder: Path, hpsearch) -> None:
+    text = hpsearch("compare", "toy", "other").out
+    assert "loss, best so far at equal budget: 3 trials" in text
+    assert "toy is ahead of other after 3 trials with probability" in text
+    assert max(map(len, text.splitlines())) <= 110
+    told = json.loads(hpsearch("compare", "toy", "other", "--json").out)
+    assert [search["n"] for search in told["searches"]] == [3, 3]
+    assert 0 <= told["ahead"][0]["probability"] <= 1
+    assert told["searches"][0]["band"]["method"] == "resampled"
+
+
 def test_importance(folder: Path, hpsearch) -> None:
     ended = hpsearch("run", "other.yaml", "--name", "more", "--set", "n_trials=24", "--set",
                      "search_space={x: {uniform: [0.31, 0.8]}, z: {uniform: [0, 1]}, mode: plain}",

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import write_studies
+from tests.postgres import Server
+
 
 @pytest.fixture
 def spoiled(folder: Path, tmp_path: Path) -> Path:
@@ -45,6 +48,22 @@ def test_a_breach_is_named_with_its_address_and_ends_with_5(spoiled: Path, hpsea
     (toy,) = [study for study in found["studies"] if study["breaches"]]
     assert toy["breaches"][0]["address"] == "toy/1"
     assert found["holds"] is False
+
+
+def test_a_breach_on_postgresql_is_named_and_ends_with_5(
+    tmp_path: Path, postgres: str, postgres_server: Server, hpsearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_studies(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert hpsearch("run", "toy.yaml", "--on", "inline", "--db", postgres, "-q").code == 0
+    good = hpsearch("verify", "--db", postgres)
+    assert (good.code, good.err) == (0, "")
+    postgres_server.execute("UPDATE trial SET value = 0.75 WHERE number = 1", postgres.rpartition("/")[2])
+    ended = hpsearch("verify", "--db", postgres)
+    assert ended.code == 5
+    assert "error: the record does not hold: a breach" in ended.err
+    assert "toy/1  value: expected 0." in ended.out
+    assert "found 0.75" in ended.out
 
 
 def test_rows_that_no_longer_say_anything_are_a_breach(spoiled: Path, hpsearch) -> None:

@@ -17,7 +17,19 @@ from hpsearch.archive import Archive
 from hpsearch.errors import NotFoundError, StoreError, StudyChangedError, StudyHeldError
 from hpsearch.store import Claim, Command, Holder, Score, Snapshot, Store, StudyRecord, Turn, this_process
 from hpsearch.strategy import Decision
-from hpsearch.trial import Environment, EpochReport, Finished, Lost, PausedReport, Run, RunKey, State, Trial
+from hpsearch.trial import (
+    Checkpoint,
+    Environment,
+    EpochReport,
+    Finished,
+    Lost,
+    PausedReport,
+    Run,
+    RunKey,
+    Stage,
+    State,
+    Trial,
+)
 
 RECORD = StudyRecord(
     name="digits",
@@ -336,6 +348,30 @@ class StoreConformance:
                 store.write(late)
         assert doors.archive().trials("digits") == before
 
+    def test_further_runs_of_a_final_trial_come_after_those_of_its_search(self, doors):
+        store = begun(doors, seeds=(3, 1))
+        ends = [done(RunKey(0, 3)), done(RunKey(0, 1))]
+        store.write(Turn(finished=ends, scores=[score(0)]))
+        more = [Run(key=RunKey(0, 0), stage=Stage.CONFIRM), Run(key=RunKey(0, 3, 1), stage=Stage.EXTRA)]
+        store.write(Turn(runs=more))
+        store.write(Turn(claims=[Claim(run=run.key, attempt=1) for run in more]))
+        store.write(Turn(finished=[done(RunKey(0, 0), 0.25)]))
+        found = doors.archive().trials("digits")[0]
+        assert [run.key for run in found.runs] == [RunKey(0, 3), RunKey(0, 1), RunKey(0, 0), RunKey(0, 3, 1)]
+        assert [run.stage for run in found.runs[2:]] == [Stage.CONFIRM, Stage.EXTRA]
+        assert (found.state, found.value) == (State.COMPLETE, 0.5)
+        assert found.values(Stage.CONFIRM) == {0: 0.25}
+        assert found.values() == {3: 0.5, 1: 0.5}
+        assert again(doors, this_process()).running == [RunKey(0, 3, 1)]
+
+    @pytest.mark.parametrize("key", [RunKey(0, 5), RunKey(1, 0), RunKey(7, 0)])
+    def test_a_further_run_needs_a_final_trial_and_a_key_of_its_own(self, doors, key):
+        store = begun(doors, trials=2, seeds=(5,))
+        store.write(Turn(finished=[done(RunKey(0, 5))], scores=[score(0)]))
+        with pytest.raises(StoreError):
+            store.write(Turn(runs=[Run(key=key, stage=Stage.CONFIRM)]))
+        assert [len(one.runs) for one in doors.archive().trials("digits")] == [1, 1]
+
     def test_runs_in_flight_are_found_at_a_takeover(self, doors):
         begun(doors, trials=3, seeds=(0, 1))
         running = [RunKey(n, s) for n in range(3) for s in (0, 1)]
@@ -472,6 +508,14 @@ class StoreConformance:
         acc, loss = doors.archive().curves("digits", [0])
         assert (acc.metric, list(acc.epochs), list(acc.values)) == ("acc", [3], [0.9])
         assert (loss.metric, list(loss.values)) == ("loss", [1.0])
+
+    def test_checkpoints_are_there_until_they_are_forgotten(self, doors):
+        store = begun(doors, seeds=(0, 1))
+        kept = {seed: Checkpoint(path=f"0/{seed}/best.pt", sha256="a" * 64, bytes=2**33 + seed) for seed in (0, 1)}
+        store.write(Turn(finished=[done(RunKey(0, seed), checkpoint=kept[seed]) for seed in kept], scores=[score(0)]))
+        assert doors.archive().checkpoints("digits") == {RunKey(0, seed): kept[seed] for seed in kept}
+        store.write(Turn(forgotten=[RunKey(0, 1), RunKey(0, 7)]))
+        assert doors.archive().checkpoints("digits") == {RunKey(0, 0): kept[0]}
 
     def test_sealed_metrics_are_shown_nowhere(self, doors):
         store, key = begun(doors), RunKey(0, 0)

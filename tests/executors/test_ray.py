@@ -1,6 +1,12 @@
+import contextlib
 import os
+import re
+import secrets
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,7 +28,7 @@ from tests.conformance.executors import (
     task,
     workload,
 )
-from tests.ray_nodes import cluster
+from tests.ray_nodes import OBJECT_STORE, cluster
 
 #: Ray leaves the log files of its client's server open
 pytestmark = pytest.mark.filterwarnings(
@@ -32,9 +38,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def client_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return _free_port()
 
 
 @pytest.fixture(scope="module")
@@ -182,10 +186,13 @@ def test_a_wrong_token_is_refused(address, place, monkeypatch):
     assert "RAY_AUTH_TOKEN" in caught.value.hint
 
 
-@pytest.mark.full  # Ray takes 15 s to believe it; --ray-address auto without a cluster is in tests/cli
+@pytest.mark.timeout(200)
+@pytest.mark.full  # Ray takes 15 s to believe it, or never does; --ray-address auto without a cluster is in tests/cli
 def test_a_wrong_address_is_refused(place):
     with pytest.raises(ExecutorError, match="there is no Ray cluster at nowhere:1") as caught:
         RayCluster(ClusterOptions(address="nowhere:1"), OBJECTIVES, place)
+    assert "\n" not in str(caught.value)
+    assert not re.search(r"\d\d:\d\d:\d\d", str(caught.value))
     assert "--ray-address" in caught.value.hint
 
 
@@ -225,3 +232,54 @@ def _until(found, limit_s=60.0):
         assert time.monotonic() < end
         time.sleep(0.02)
     return answer
+
+
+@pytest.mark.full  # Ray takes 30 s to see that two clusters have taken the same port
+@pytest.mark.timeout(300)
+def test_clusters_of_one_machine_that_let_clients_in_at_once_do_not_hurt_each_other(place, tmp_path):
+    """Both look for a free port from 23000 on at the same moment, and find the same one."""
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for number in range(2):
+            port, temporary = _free_port(), stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
+            environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+            ports.append((port, environment))
+            command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=1"]
+            command += [f"--port={_free_port()}", f"--ray-client-server-port={port}", f"--temp-dir={temporary}"]
+            command += ["--include-dashboard=false", f"--object-store-memory={OBJECT_STORE}"]
+            with (tmp_path / f"head-{number}").open("wb") as out:
+                head = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+            stack.callback(_end, head)
+        _until(lambda: all(_listens(port) for port, _ in ports))
+        drivers = []
+        for port, environment in ports:
+            url = f"ray://127.0.0.1:{port}"
+            code = f"from hpsearch.executors._ray_driver import connect; connect({_connection(url, tmp_path)})"
+            drivers.append(subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE))
+        for driver in drivers:
+            _, errors = driver.communicate(timeout=200)
+            assert driver.returncode == 0, errors.decode()
+
+
+def _connection(address, folder):
+    return {"address": address, "folder": str(folder), "py_modules": []}
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _end(head):
+    head.terminate()
+    try:
+        head.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait()

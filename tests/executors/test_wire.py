@@ -8,7 +8,7 @@ import math
 import pytest
 
 from hpsearch.executors import _wire as wire
-from hpsearch.trial import Environment, EpochReport, Finished, Grouped, PausedReport, RunKey, State
+from hpsearch.trial import Checkpoint, Environment, EpochReport, Finished, Grouped, PausedReport, RunKey, State
 
 RUN = RunKey(3, 1, 2)
 EPOCH = EpochReport(
@@ -35,6 +35,7 @@ FINISHED = Finished(
     reason="none",
     error="none",
     environment=ENVIRONMENT,
+    checkpoint=Checkpoint(path="3/1.2/best.pt", sha256="a" * 64, bytes=7),
 )
 GROUPED = Grouped(runs=(RUN, RunKey(4, 1)), engine="vmap", device="cpu", lanes=2, reason="nothing compiles it")
 REPORTS = [EPOCH, PAUSED, FINISHED, GROUPED]

@@ -50,9 +50,8 @@ def requeue_in_two_transactions() -> None:
             return
         write(self, replace(turn, claims=()))
         done = {report.run for report in turn.finished}
-        with self._transaction() as connection:
-            rows = [self._turns._run(lost.run, lost.attempt) for lost in turn.losses if lost.run not in done]
-            self._turns._guarded(connection, turns._REQUEUE, rows, "a lost run")
+        rows = [self._turns._run(lost.run, lost.attempt) for lost in turn.losses if lost.run not in done]
+        self._transact(lambda connection: self._turns._guarded(connection, turns._REQUEUE, rows, "a lost run"))
         if turn.claims:
             write(self, Turn(claims=turn.claims))
 

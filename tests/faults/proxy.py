@@ -12,7 +12,8 @@ ENCRYPTION = (80877103, 80877104)
 COMMIT = b"COMMIT\0"
 
 #: before: the server never hears of the COMMIT; after: it has committed, and its answer is lost
-Where = Literal["before", "after"]
+#: swallow: the connection stays, and nothing comes through it any more, either way
+Where = Literal["before", "after", "swallow before", "swallow after"]
 
 
 class Proxy:
@@ -74,10 +75,13 @@ class Proxy:
             where, message = await self._requests(reader, back)
             answers.cancel()
             await asyncio.wait([answers])
-            if where != "before":
+            if where.endswith("after"):
                 back.write(message)
                 await there.read(1 << 16)  # the answer: it has committed
             self.cut += 1
+            if where.startswith("swallow"):
+                while await reader.read(1 << 16):
+                    pass
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # one of the two has gone
         finally:

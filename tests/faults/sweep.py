@@ -1,13 +1,14 @@
 """A coordinator killed before and after each of its statements, then started again: the machinery of ``test_sweep.py``.
 
-``python -m tests.faults.sweep`` reads one job as JSON from stdin and prints what it found. It is a process of its own,
-of one thread, that has imported everything: each coordinator is a fork of it, so that a point costs little.
+``python -m tests.faults.sweep`` reads jobs from stdin, a line of JSON each, and prints what they found. It is a process
+of its own, of one thread, that has already run a study like theirs but of another seed: all is imported and every
+statement compiled, and nothing that is chosen, trained or stored in their study is known. Each coordinator is a fork of
+it, so a point costs a quarter of a second of CPU on SQLite: nearly all of it is the work itself.
 """
 
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import os
 import shutil
@@ -16,23 +17,24 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import URL, Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
 import hpsearch as hp
 from hpsearch.archive import Archive
-from hpsearch.executor import Assignment
+from hpsearch.audit import Facts
 from hpsearch.objective import Workload, source_hash
 from hpsearch.search import search
 from hpsearch.store import StudyRecord, this_process
+from hpsearch.stores.sql import engine as engines
 from hpsearch.stores.sql import open_archive, open_audit, open_store
 from hpsearch.study import Study, fingerprint, spec_of
 from hpsearch.training.environment import environment
-from hpsearch.training.worker import execute
-from hpsearch.trial import Environment, RunKey
+from hpsearch.trial import Environment
 from hpsearch.verify import verify
 from tests.faults.lanes import LaneExecutor
 
@@ -81,6 +83,8 @@ class Job:
     url: str
     #: events of the first start at which it is killed, from 1; each statement has two, each commit too
     points: Sequence[int] = ()
+    #: and every so many after the last of them, to the end; 0: no more
+    step: int = 0
     #: after each of them, events of the second start at which it is killed as well
     again: Sequence[int] = ()
     #: a name of ``mutants.MUTANTS``; empty: the real code
@@ -109,6 +113,27 @@ class Killer:
             self()
 
         DefaultDialect.do_commit = watched  # type: ignore[method-assign]
+
+
+#: all that this process has made
+ENGINES: list[Engine] = []
+
+
+def keep_engines() -> None:
+    """One engine for each address and way to use it: SQLAlchemy keeps the statements that it has compiled there.
+
+    No connection is kept: a reader's engine has none at rest, and a writer's is disposed of as ever.
+    """
+
+    def kept(make: Callable[[URL, engines.Mode], Engine]) -> Callable[[URL, engines.Mode], Engine]:
+        @cache
+        def made(url: URL, mode: engines.Mode) -> Engine:
+            ENGINES.append(make(url, mode))
+            return ENGINES[-1]
+
+        return made
+
+    engines._sqlite, engines._postgres = kept(engines._sqlite), kept(engines._postgres)
 
 
 class Interrupt:
@@ -140,11 +165,11 @@ def in_fork(work: Callable[[], Any]) -> tuple[int, Any]:
 class Scene:
     """One study of a sweep, and its places."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, seed: int = 0) -> None:
         self.job, self.folder = job, Path(job.folder)
         (self.folder / "train.py").write_text(TRAIN)
-        file = self.folder / f"{job.study}.yaml"
-        file.write_text(f"name: {job.study}\nobjective: train.py:train\n{SPACE}{STUDIES[job.study]}")
+        file = self.folder / f"{job.study}-{seed}.yaml"
+        file.write_text(f"name: {job.study}\nseed: {seed}\nobjective: train.py:train\n{SPACE}{STUDIES[job.study]}")
         self.study: Study = hp.read_study(file)
         self.log, self.files = self.folder / f"log-{os.getpid()}.jsonl", self.folder / f"files-{os.getpid()}"
         spec = spec_of(self.study)
@@ -170,12 +195,17 @@ class Scene:
         return environment(self.folder, "cpu")
 
     def warm(self) -> None:
-        """Import in this process all that its forks would, each for itself."""
-        importlib.import_module("optuna._gp.thread_limiting")
-        importlib.import_module("optuna.samplers").TPESampler(seed=0)
+        """Do in this process all that its forks do, so that they find it imported and compiled."""
+        self.blank()
         self.here()
-        assignment = Assignment(run=RunKey(0, 0), params={"lr": 0.1, "dropout": 0.1}, attempt=1)
-        execute(assignment, self.workload, send=lambda report: None, stopped=lambda: False, device="cpu")
+        self.coordinate()
+        self.coordinate()
+        wrong = self.wrong("warm")
+        assert not wrong, wrong
+        self.outcome()
+        self.fenced()
+        for made in ENGINES:
+            made.dispose()
 
     def blank(self) -> None:
         """No study in the database, no file of an earlier point; the schema is there."""
@@ -217,23 +247,23 @@ class Scene:
 
     # What must hold
 
-    def breaches(self) -> list[str]:
-        """Of the record as it lies."""
+    def wrong(self, when: str) -> list[str]:
+        """What ``verify`` says of the record as it lies, after the word ``when``, and what it should know of."""
         audit = open_audit(self.job.url)
-        found = [f"database: {words}" for words in audit.damage()]
-        if self.study.name not in audit.names():
-            return found
-        facts = audit.facts(self.study.name)
+        damage = [f"{when}: database: {words}" for words in audit.damage()]
+        facts = audit.facts(self.study.name) if self.study.name in audit.names() else None
+        unrecorded = [f"unrecorded: {words}" for words in self._unrecorded(facts)]
+        if facts is None:
+            return damage + unrecorded
         verdict = verify(facts, self.study, environment=self.here, code_hash=self.record.code_hash)
-        return found + [f"{b.address} {b.rule}: expected {b.expected}, found {b.found}" for b in verdict.breaches]
+        breaches = [f"{b.address} {b.rule}: expected {b.expected}, found {b.found}" for b in verdict.breaches]
+        return damage + [f"{when}: {words}" for words in breaches] + unrecorded
 
-    def unrecorded(self) -> list[str]:
+    def _unrecorded(self, facts: Facts | None) -> list[str]:
         """What workers and watchers were told of that the record does not know."""
-        audit = open_audit(self.job.url)
         lines = [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
-        if not lines or self.study.name not in audit.names():
+        if facts is None:
             return [f"{len(lines)} things were said of a study that is not there"] if lines else []
-        facts = audit.facts(self.study.name)
         params = {trial.number: dict(trial.params) for trial in facts.trials}
         claimed = {(*key, attempt.number) for key, attempts in facts.attempts.items() for attempt in attempts}
         ended = sum(run.state.final for trial in facts.trials for run in trial.runs)
@@ -288,10 +318,10 @@ class Sweep:
         self.scene.blank()
         status, counted = in_fork(self.scene.coordinate)
         if status:
-            return {"problems": [f"the uninterrupted study fails: {counted}"]}
+            return {"mutant": self.job.mutant, "events": 0, "problems": [f"the uninterrupted study fails: {counted}"]}
         status, self.calm = in_fork(self.scene.outcome)
-        _, breaches = in_fork(self.scene.breaches)
-        return {"events": counted["events"], "problems": breaches, "calm": self.calm}
+        _, wrong = in_fork(lambda: self.scene.wrong("verify"))
+        return {"mutant": self.job.mutant, "events": counted["events"], "problems": wrong, "calm": self.calm}
 
     def point(self, first: int, second: int | None = None) -> dict[str, Any]:
         """One kill, or two, and the start that ends the study."""
@@ -306,20 +336,18 @@ class Sweep:
         if not problems:
             _, problems = in_fork(self._end)
         killed = os.WIFSIGNALED(status)
-        return {"point": [first, second], "killed": killed, "problems": problems}
+        return {"mutant": self.job.mutant, "point": [first, second], "killed": killed, "problems": problems}
 
     def _end(self) -> list[str]:
         """After the kills: what lies there, the start that ends it, and what came of it."""
         scene = self.scene
-        problems = [f"killed: {words}" for words in scene.breaches()]
-        problems += [f"unrecorded: {words}" for words in scene.unrecorded()]
+        problems = scene.wrong("killed")
         before = scene.fenced()
         try:
             counted = scene.coordinate()
         except BaseException:
             return [*problems, f"resume: {traceback.format_exc()}"]
-        problems += [f"verify: {words}" for words in scene.breaches()]
-        problems += [f"unrecorded: {words}" for words in scene.unrecorded()]
+        problems += scene.wrong("verify")
         if scene.fenced() - before != counted["late"]:
             problems.append(f"fenced: {counted['late']} reports came late, {scene.fenced() - before} were counted")
         return problems + differences(self.calm, scene.outcome())
@@ -339,22 +367,33 @@ def differences(calm: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found
 
 
-def main() -> None:
-    """Do the job on stdin; a line of JSON for each point."""
-    job = Job(**json.load(sys.stdin))
+def do(job: Job) -> None:
+    """A line of JSON for the uninterrupted study, and one for each point."""
     if job.mutant:
         from tests.faults.mutants import MUTANTS
 
         MUTANTS[job.mutant]()
-    gc.freeze()
     sweep = Sweep(job)
-    sweep.scene.warm()
-    threads = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Threads"))
-    assert threads.split()[1] == "1", f"{threads}: a fork of several threads may hang"
-    print(json.dumps(sweep.uninterrupted()), flush=True)
-    for first in job.points:
+    calm = sweep.uninterrupted()
+    print(json.dumps(calm), flush=True)
+    more = range(job.points[-1] + job.step, calm["events"] + 1, job.step) if job.step else ()
+    for first in (*job.points, *more):
         for second in job.again or (None,):
             print(json.dumps(sweep.point(first, second)), flush=True)
+
+
+def main() -> None:
+    """Do the jobs on stdin, all of one study in one place, each in a fork: what one plants, no other has."""
+    jobs = [Job(**json.loads(line)) for line in sys.stdin]
+    keep_engines()
+    Scene(jobs[0], seed=1).warm()
+    threads = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Threads"))
+    assert threads.split()[1] == "1", f"{threads}: a fork of several threads may hang"
+    # What is there stays: no fork walks through it, which would copy its pages.
+    gc.freeze()
+    for job in jobs:
+        status, said = in_fork(lambda job=job: do(job))  # type: ignore[misc]
+        assert status == 0, said
 
 
 if __name__ == "__main__":

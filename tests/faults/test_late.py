@@ -8,7 +8,9 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -44,7 +46,7 @@ import hpsearch as hp
 import hpsearch.launch
 hpsearch.launch.LEASE_S = 3.0
 try:
-    code = hp.run(hp.read_study("s.yaml"), db="sqlite:///r.db", workers=2).exit_code
+    code = hp.run(hp.read_study("s.yaml"), db=sys.argv[1], workers=2).exit_code
 except hp.HpsearchError as error:
     print(error, file=sys.stderr)
     code = error.exit_code
@@ -52,42 +54,61 @@ sys.exit(code)
 """
 
 
-def coordinator(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", COORDINATOR], cwd=folder, stderr=subprocess.PIPE, text=True)
+def coordinator(folder: Path, db: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", COORDINATOR, db], cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
-def stop(process: subprocess.Popen[str], database: Path) -> None:
-    """SIGSTOP, and not within a transaction: one that holds SQLite's lock keeps everybody out, as it must."""
+def stop(process: subprocess.Popen[str], busy: Callable[[], bool]) -> None:
+    """SIGSTOP, and not within a transaction: one that holds a lock keeps everybody out, as it must."""
     while process.poll() is None:
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.05)
-        try:
-            with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
+        if not busy():
             return
-        except sqlite3.OperationalError:
-            process.send_signal(signal.SIGCONT)
-            time.sleep(0.03)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.03)
+
+
+def locked(database: Path) -> bool:
+    """SQLite's file is another process's."""
+    try:
+        with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        return True
+    return False
+
+
+#: sessions of hpsearch that are in a transaction
+BUSY = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hpsearch' AND state <> 'idle'"
 
 
 @pytest.mark.timeout(180)
-def test_a_coordinator_that_sleeps_past_its_lease_has_lost_the_study(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgresql", marks=pytest.mark.full)])
+def test_a_coordinator_that_sleeps_past_its_lease_has_lost_the_study(
+    engine: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     (tmp_path / "train.py").write_text(TRAIN)
     (tmp_path / "s.yaml").write_text(STUDY)
-    db = f"sqlite:///{tmp_path}/r.db"
-    first = coordinator(tmp_path)
+    if engine == "sqlite":
+        db = f"sqlite:///{tmp_path}/r.db"
+        busy = partial(locked, tmp_path / "r.db")
+    else:
+        db, server = request.getfixturevalue("postgres"), request.getfixturevalue("postgres_server")
+        busy = lambda: server.execute(BUSY) != [(0,)]  # noqa: E731
+    first = coordinator(tmp_path, db)
     try:
         while first.poll() is None and not done(db):
             time.sleep(0.05)
-        stop(first, tmp_path / "r.db")
+        stop(first, busy)
         # Stopped, it is not dead: only its lease can say that the study is free.
-        early = coordinator(tmp_path)
+        early = coordinator(tmp_path, db)
         _, words = early.communicate(timeout=60)
         if early.returncode == 7:  # a slow start may already have come after the lease
             assert f"process {first.pid} on" in words
             time.sleep(3.0)
-            second = coordinator(tmp_path)
+            second = coordinator(tmp_path, db)
             _, words = second.communicate(timeout=120)
             assert second.returncode == 0, words
         else:

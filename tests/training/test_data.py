@@ -25,7 +25,7 @@ def rows(split):
 def test_the_parts_are_60_20_20_disjoint_and_whole():
     task = Base()
     (parts,) = prepare(task, 0, "cpu")
-    three = [rows(parts.train), rows(parts.validation), rows(sealed_test(task, 0, "cpu"))]
+    three = [rows(parts.train), rows(parts.validation), rows(sealed_test(task, 0, "cpu")[0])]
     assert [len(part) for part in three] == [600, 200, 200]
     assert set.union(*three) == set(range(1000))
 
@@ -37,7 +37,7 @@ def test_classes_keep_their_proportions(seed):
 
     task = Skewed()
     (parts,) = prepare(task, seed, "cpu")
-    for split, share in [(parts.train, 0.6), (parts.validation, 0.2), (sealed_test(task, seed, "cpu"), 0.2)]:
+    for split, share in [(parts.train, 0.6), (parts.validation, 0.2), (sealed_test(task, seed, "cpu")[0], 0.2)]:
         counts = torch.bincount(split.targets, minlength=3)
         for count, total in zip(counts.tolist(), [700, 253, 47], strict=True):
             assert abs(count - share * total) <= 2
@@ -58,7 +58,7 @@ def test_an_official_test_part_leaves_train_and_validation_in_their_proportion()
     task = Official()
     (parts,) = prepare(task, 0, "cpu")
     assert (len(rows(parts.train)), len(rows(parts.validation))) == (750, 250)
-    assert rows(sealed_test(task, 0, "cpu")) == {-1, -2}
+    assert rows(sealed_test(task, 0, "cpu")[0]) == {-1, -2}
 
 
 def test_folds_cover_train_and_validation_once_and_never_the_test_part():
@@ -73,7 +73,7 @@ def test_folds_cover_train_and_validation_once_and_never_the_test_part():
     for pair, part in zip(pairs, held_out, strict=True):
         assert rows(pair.train) == set.union(*held_out) - part
         assert torch.bincount(pair.validation.targets).tolist() == pytest.approx([16] * 10, abs=2)
-    assert not set.union(*held_out) & rows(sealed_test(task, 0, "cpu"))
+    assert not set.union(*held_out) & rows(sealed_test(task, 0, "cpu")[0])
 
 
 def test_dtypes():
@@ -128,6 +128,6 @@ def test_data_is_made_anew_when_a_param_it_reads_changes_and_only_then():
     assert Named.loads == 1
     assert again.read == {"offset": 1}
     assert prepare(task, 0, "cpu", ModelParams({"offset": 2}))[0].train.inputs[0].item() == 2
-    assert sealed_test(task, 0, "cpu", ModelParams({"offset": 3})).inputs[0].item() == 3
+    assert sealed_test(task, 0, "cpu", ModelParams({"offset": 3}))[0].inputs[0].item() == 3
     with pytest.raises(KeyError, match="no hyperparameter 'offset'"):
         prepare(task, 0, "cpu", ModelParams({"dropout": 0.1}))

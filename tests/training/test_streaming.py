@@ -294,7 +294,7 @@ def test_lanes_of_two_seeds_never_share_a_batch():
 @pytest.mark.parametrize("task", [MLP, Paged, Official, test_ways.Integers, test_ways.Regression])
 def test_an_index_gives_what_it_gives_of_a_copy(task):
     pairs = zip(prepare(STREAMS[task](), 0, "cpu"), prepare(task(), 0, "cpu"), strict=True)
-    tests = sealed_test(STREAMS[task](), 0, "cpu"), sealed_test(task(), 0, "cpu")
+    tests = sealed_test(STREAMS[task](), 0, "cpu")[0], sealed_test(task(), 0, "cpu")[0]
     for ours, theirs in [tests, *[(getattr(a, n), getattr(b, n)) for a, b in pairs for n in ("train", "validation")]]:
         assert isinstance(ours, Streamed)
         assert isinstance(theirs, Split)

@@ -5,13 +5,14 @@ Importing this package is cheap; opening a database imports SQLAlchemy, making o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.archive import Archive
 from hpsearch.errors import NotFoundError, StoreError
 from hpsearch.store import Store
+from hpsearch.trial import RunKey
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -65,6 +66,13 @@ def open_archive(url: str) -> Archive:
         StoreError: it is no database. (What else may be wrong with it shows at the first reading.)
     """
     return _archive(url)
+
+
+def sealed_metrics(url: str, study: str, runs: Sequence[RunKey]) -> dict[RunKey, dict[str, float]]:
+    """The sealed ``test_*`` metrics of these runs, for ``ship`` alone. Raises what ``open_archive`` does."""
+    from hpsearch.stores.sql.read import read_sealed
+
+    return read_sealed(_archive(url), study, runs)
 
 
 def open_audit(url: str) -> SqlAudit:

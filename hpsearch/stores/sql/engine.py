@@ -94,6 +94,7 @@ def unhurried(connection: Connection) -> None:
     """The rest of this transaction may take its time: it changes many rows, or tables."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.connection.driver_connection.unhurried = True  # type: ignore[union-attr]
 
 
 def parse(url: str) -> URL:
@@ -142,14 +143,26 @@ def make_engine(url: URL, mode: Mode) -> Engine:
 
 
 def _postgres(url: URL, mode: Mode) -> Engine:
+    from hpsearch.stores.sql import session
+
     arguments = dict(postgres.connect_args(url, read_only=mode == "ro"))
+    # Who lets statements take longer, in the address, waits for their answers.
+    limit = None if "statement_timeout" in str(url.query.get("options", "")) else session.SILENT_S
     if mode == "ro":
         # A reader's statements see one state of the record, as in SQLite.
-        return create_engine(url, connect_args=arguments, poolclass=NullPool, isolation_level="REPEATABLE READ")
-    # Every decision of a writer is one guarded statement, which waits for others and then looks again.
-    return create_engine(
-        url, connect_args=arguments, pool_pre_ping=True, pool_size=1, max_overflow=0, isolation_level="READ COMMITTED"
-    )
+        engine = create_engine(url, connect_args=arguments, poolclass=NullPool, isolation_level="REPEATABLE READ")
+    else:
+        # Every decision of a writer is one guarded statement, which waits for others and then looks again.
+        level: Any = "READ COMMITTED"
+        engine = create_engine(
+            url, connect_args=arguments, pool_pre_ping=True, pool_size=1, max_overflow=0, isolation_level=level
+        )
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: Any, args: Any, options: Any) -> session.Session:
+        return session.connect(*args, limit=limit, **options)
+
+    return engine
 
 
 def _sqlite(url: URL, mode: Mode) -> Engine:

@@ -42,6 +42,10 @@ REFUSALS = {
     "could not translate host name": ("there is no such host", "check the host in --db"),
     "Connection refused": ("no server answers there", "check host and port, and that PostgreSQL runs"),
     "No such file or directory": ("no server answers on this machine", "name its host in --db, or start PostgreSQL"),
+    "the server has not answered for": (
+        "the server is frozen, or the network swallows what it says",
+        f"look after the server; {ON}",
+    ),
     "timeout expired": ("no server answers there", "check host and port, and the network between"),
     "too many clients": ("the server has no connection left", "try again, or raise its max_connections"),
     "starting up": ("the server is starting", "try again in a moment"),
@@ -133,20 +137,20 @@ class Patience:
         Raises:
             DBAPIError: it does not pass, or has not in time.
         """
-        start, told, pause = 0.0, False, 0.1
+        began, start, told, pause = time.monotonic(), 0.0, False, 0.1
         while True:
             try:
                 done = work()
             except DBAPIError as error:
                 start = start or time.monotonic()
-                if not told and time.monotonic() - start > TELL_S:
+                if not told and time.monotonic() - began > TELL_S:
                     told = True
                     self._tell(f"{in_words(error.orig)[0]}; trying again for up to {self._seconds():.0f} s")
                 self._wait(error, start, pause)
                 pause = min(2 * pause, 5.0)
             else:
                 if told:
-                    self._tell(f"the database is back after {time.monotonic() - start:.0f} s")
+                    self._tell(f"the database is back after {time.monotonic() - began:.0f} s")
                 return done
 
     def _wait(self, error: DBAPIError, start: float, pause: float) -> None:

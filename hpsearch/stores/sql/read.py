@@ -17,9 +17,9 @@ from hpsearch.errors import NotFoundError, StoreError
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import in_words, make_engine, now, path_of, redacted
 from hpsearch.stores.sql.migrate import HEAD, revision
-from hpsearch.stores.sql.rows import chunks, holder_of, load_decisions, load_trials, norms_of
+from hpsearch.stores.sql.rows import CHECKPOINT, chunks, holder_of, load_decisions, load_trials, norms_of
 from hpsearch.strategy import Decision
-from hpsearch.trial import Direction, RunKey, State, Trial
+from hpsearch.trial import Checkpoint, Direction, RunKey, State, Trial
 
 NO_STUDY = "hpsearch run STUDY.yaml makes the first one; --db or HPSEARCH_DB names another database"
 
@@ -139,9 +139,34 @@ class SqlArchive(Archive):
         course = stitched([(row.attempt, row.epoch, row.norms) for row in rows], rows[0].last if rows else 0)
         return [(epoch, norms_of(norms)) for epoch, norms in course]
 
+    def checkpoints(self, study: str) -> dict[RunKey, Checkpoint]:
+        a = t.artifact.c
+        query = select(a.address, a.path, a.sha256, a.bytes).where(a.name == CHECKPOINT).order_by(a.id)
+        with self.reading() as connection:
+            rows = connection.execute(query.where(a.study == find(connection, study).id)).all()
+        return {
+            RunKey.of(address): Checkpoint(path=path, sha256=sha256, bytes=size) for address, path, sha256, size in rows
+        }
+
     def decisions(self, study: str) -> list[Decision]:
         with self.reading() as connection:
             return load_decisions(connection, find(connection, study).id)
+
+
+def read_sealed(archive: SqlArchive, study: str, runs: Sequence[RunKey]) -> dict[RunKey, dict[str, float]]:
+    """The test metrics of runs, of the attempt that counts: what it returned, else what it reported last."""
+    c, found = t.sealed.c, dict[RunKey, dict[str, float]]()
+    with archive.reading() as connection:
+        row = find(connection, study)
+        for key in runs:
+            mine = (c.study == row.id) & (c.trial == key.trial) & (c.seed == key.seed) & (c.repeat == key.repeat)
+            query = _counting(t.sealed, select(c.attempt, t.run.c.attempt.label("last"), c.epoch, c.name, c.value))
+            rows = [one for one in connection.execute(query.where(mine)) if one.attempt == one.last]
+            # Epoch -1 is of the finished run: what it returned counts more than any epoch's.
+            rows.sort(key=lambda one: (one.epoch < 0, one.epoch))
+            if rows:
+                found[key] = {one.name: one.value for one in rows}
+    return found
 
 
 _STUDIES = select(t.study, (t.study.c.lease_until - now()).label("left"))

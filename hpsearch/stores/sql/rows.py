@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, Select, select
 
@@ -18,7 +18,10 @@ from hpsearch.stores.sql import tables as t
 from hpsearch.strategy import Decision
 from hpsearch.trial import Environment, Run, RunKey, Stage, State, Trial
 
-#: numbers in one IN (...): SQLite takes 999 variables in its oldest builds
+T = TypeVar("T")
+#: the name of an artifact that is a run's checkpoint
+CHECKPOINT = "checkpoint"
+#: items in one IN (...): SQLite takes 999 variables in its oldest builds
 CHUNK = 500
 
 
@@ -78,10 +81,10 @@ def record_of(row: Row[Any]) -> StudyRecord:
     )
 
 
-def chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    """These numbers, a part at a time."""
-    for start in range(0, len(numbers), CHUNK):
-        yield numbers[start : start + CHUNK]
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """These items, a part at a time."""
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
 
 
 def load_trials(connection: Connection, study: int, numbers: Sequence[int] | None = None) -> list[Trial]:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import count
 from typing import Any, final
 
-from sqlalchemy import Connection, Update, bindparam, case, insert, select, text, update
+from sqlalchemy import Connection, Update, bindparam, case, delete, func, insert, select, text, update
 
 from hpsearch.errors import StoreError
 from hpsearch.store import Turn, clean
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import insert_many, insert_new
-from hpsearch.stores.sql.rows import dumps, environment_row, finite, key_of, norms_text
-from hpsearch.trial import EpochReport, Finished, PausedReport, RunKey, State, Trial
+from hpsearch.stores.sql.rows import CHECKPOINT, chunks, dumps, environment_row, finite, key_of, norms_text
+from hpsearch.trial import EpochReport, Finished, PausedReport, Run, RunKey, State, Trial
 
 #: metrics of the test set: sealed, wherever they come from
 SEALED = "test_"
@@ -84,12 +86,15 @@ class TurnWriter:
         #: of runs that are not final: the last attempt in the record, and the last epoch of that attempt
         self._attempts = {run.key: run.attempt for run in runs if run.attempt}
         self._epochs = {run.key: -1 if run.last_epoch is None else run.last_epoch for run in runs if run.attempt}
+        #: how many runs each trial has
+        self._places = {trial.number: len(trial.runs) for trial in trials}
         self._environments: set[str] = set()
 
     def write(self, connection: Connection, turn: Turn) -> None:
         """All of the turn, in the order that ``Turn`` says."""
         at = time.time()
         self._insert_trials(connection, turn)
+        self._insert_runs(connection, turn)
         self._insert_decisions(connection, turn, at)
         self._insert_metrics(connection, turn)
         environments = self._insert_environments(connection, turn)
@@ -99,6 +104,7 @@ class TurnWriter:
         self._guarded(connection, _PAUSE, pauses, "a paused run")
         finished = [self._finish(report, at, environments) for report in turn.finished]
         self._guarded(connection, _FINISH, finished, "a finished run")
+        self._keep(connection, turn, at)
         self._lose(connection, turn, at)
         cancelled = [self._run(key) | {"set_ended": at} for key in turn.cancelled]
         self._guarded(connection, _CANCEL, cancelled, "a cancelled run")
@@ -119,6 +125,9 @@ class TurnWriter:
     def commit(self, turn: Turn) -> None:
         """The turn is durable: remember it."""
         self.written = turn
+        self._places.update({trial.number: len(trial.runs) for trial in turn.trials})
+        for run in turn.runs:
+            self._places[run.key.trial] += 1
         reports: list[PausedReport | Finished] = [*turn.pauses, *turn.finished]
         self._environments |= {environment_row(r.environment)["sha256"] for r in reports if r.environment}
         for report in turn.epochs:
@@ -164,21 +173,25 @@ class TurnWriter:
             for trial in turn.trials
         ]
         insert_many(connection, t.trial, trials)
-        blank = {"attempt": 0, "reason": "", "error": "", "seconds": 0.0, "worker": "", "returned": "{}"}
-        runs = [
-            {
-                "study": self.study,
-                **key_of(run.key),
-                "place": place,
-                "stage": str(run.stage),
-                "state": "queued",
-                **blank,
-            }
-            for trial in turn.trials
-            for place, run in enumerate(trial.runs)
-        ]
+        runs = [self._new_run(run, place) for trial in turn.trials for place, run in enumerate(trial.runs)]
         if runs:
             insert_many(connection, t.run, runs)
+
+    def _insert_runs(self, connection: Connection, turn: Turn) -> None:
+        if not turn.runs:
+            return
+        numbers = {run.key.trial for run in turn.runs}
+        c = t.trial.c
+        final = select(func.count()).where(c.study == self.study, c.number.in_(numbers), c.state.in_(t.FINAL))
+        if connection.scalar(final) != len(numbers):
+            raise StoreError("the record refused a turn: a further run's trial is unknown, or not final")
+        places = {number: count(self._places[number]) for number in numbers}
+        insert_many(connection, t.run, [self._new_run(run, next(places[run.key.trial])) for run in turn.runs])
+
+    def _new_run(self, run: Run, place: int) -> dict[str, Any]:
+        blank = {"attempt": 0, "reason": "", "error": "", "seconds": 0.0, "worker": "", "returned": "{}"}
+        key = {"study": self.study, **key_of(run.key)}
+        return {**key, "place": place, "stage": str(run.stage), "state": "queued", **blank}
 
     def _insert_decisions(self, connection: Connection, turn: Turn, at: float) -> None:
         rows = [
@@ -248,6 +261,21 @@ class TurnWriter:
             "set_returned": dumps(returned),
             **_trained(report, environments),
         }
+
+    def _keep(self, connection: Connection, turn: Turn, at: float) -> None:
+        """Checkpoints that are there now, and those that are not kept."""
+        same = {"study": self.study, "name": CHECKPOINT, "created": at}
+        rows = [
+            {**same, "address": str(done.run), **asdict(done.checkpoint)}
+            for done in turn.finished
+            if done.checkpoint is not None
+        ]
+        if rows:
+            insert_many(connection, t.artifact, rows)
+        a = t.artifact.c
+        for part in chunks([str(key) for key in turn.forgotten]):
+            mine = (a.study == self.study) & (a.name == CHECKPOINT) & a.address.in_(part)
+            connection.execute(delete(t.artifact).where(mine))
 
     def _lose(self, connection: Connection, turn: Turn, at: float) -> None:
         done = {report.run for report in turn.finished}

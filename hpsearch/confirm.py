@@ -1,0 +1,140 @@
+"""Confirm a study's best trials on fresh seeds, and say what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from hpsearch.archive import Archive
+from hpsearch.errors import UsageError
+from hpsearch.finals import Race, Standing, Terms, begin, latest, standing
+from hpsearch.launch import Outcome, Place, go_further
+from hpsearch.strategy import Decision
+from hpsearch.study import Study
+from hpsearch.trial import Direction, Stage, Trial
+from hpsearch.verdict import Optimism, Spread, optimism, spread
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One trial in a race."""
+
+    trial: Trial
+    #: its value over the search's seeds, and over the fresh ones
+    searched: Spread
+    fresh: Spread
+    #: ``winner``, ``ties`` or why it left, in words; empty while the race goes on
+    outcome: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """A race, as far as it has come."""
+
+    terms: Terms
+    #: those that are in it first, by their fresh values; then those that left, the last first
+    contenders: Sequence[Contender]
+    #: how it ended; None while it has not
+    end: Decision | None
+    #: the number of the trial to take: the winner, or of those that tie the best or a cheaper one (``finals``)
+    chosen: int | None
+    #: how optimistic the search was of it
+    optimism: Optimism | None
+
+    @property
+    def words(self) -> str:
+        """The verdict."""
+        return self.end.reason if self.end else "the race is not over"
+
+
+def confirmation(trials: Sequence[Trial], decisions: Sequence[Decision], direction: Direction) -> Confirmation | None:
+    """The last race of a study; None where there was none.
+
+    Args:
+        trials: all of the study.
+        decisions: all of the study.
+        direction: which way the metric gets better.
+    """
+    terms, end = latest(decisions)
+    if terms is None:
+        return None
+    now = standing(terms, trials, direction)
+    chosen = int(end.subject) if end and end.subject else None
+    found = None
+    if chosen is not None and (value := trials[chosen].value) is not None:
+        found = optimism(value, list(_fresh(trials[chosen], terms).values()), direction)
+    contenders = [_contender(trials[n], now, end) for n in _order(now, trials, direction)]
+    return Confirmation(terms=terms, contenders=contenders, end=end, chosen=chosen, optimism=found)
+
+
+def confirm(
+    study: Study,
+    archive: Archive,
+    place: Place,
+    *,
+    top: int = 8,
+    max_seeds: int = 16,
+    alpha: float = 0.05,
+    again: bool = False,
+) -> tuple[Outcome | None, Confirmation]:
+    """Race the best trials of a stored study on fresh seeds; a race that was interrupted goes on under its own terms.
+
+    Args:
+        study: as it is stored.
+        archive: of the same database as ``place``.
+        place: where and how its runs are made.
+        top, max_seeds, alpha: as ``finals.begin`` takes them.
+        again: begin another race, on other seeds, where one is over.
+
+    Returns:
+        How the runs ended (None where a race is over already), and the race.
+
+    Raises:
+        UsageError: no trial is complete. The others as ``launch.go_further`` says.
+    """
+    terms, end = latest(archive.decisions(study.name))
+    outcome = None
+    if terms is None or end is None or again:
+        begun = terms is not None and end is None
+        if terms is None or not begun:
+            number = terms.number + 1 if terms else 1
+            trials = archive.trials(study.name)
+            terms = begin(
+                trials, study.direction, number=number, top=top, first=study.confirm_seeds, max_seeds=max_seeds,
+                alpha=alpha,
+            )  # fmt: skip
+        outcome = go_further(study, Race(terms, study.direction, begun=begun), place)
+    found = confirmation(archive.trials(study.name), archive.decisions(study.name), study.direction)
+    if found is None:
+        raise UsageError("the race was stopped before it began", hint=f"hpsearch confirm {study.name}")
+    return outcome, found
+
+
+def _fresh(trial: Trial, terms: Terms) -> dict[int, float]:
+    """Seed -> value, of the seeds of a race."""
+    return {seed: value for seed, value in trial.values(Stage.CONFIRM).items() if seed in set(terms.seeds)}
+
+
+def _order(now: Standing, trials: Sequence[Trial], direction: Direction) -> list[int]:
+    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+
+    def place(number: int) -> tuple[bool, float]:
+        mean = spread(list(_fresh(trials[number], now.terms).values())).mean
+        return mean is None, sign * (mean or 0.0)
+
+    return [*sorted(now.active, key=place), *(left.trial for left in reversed(now.left))]
+
+
+def _contender(trial: Trial, now: Standing, end: Decision | None) -> Contender:
+    outcome = next((left.reason for left in now.left if left.trial == trial.number), "")
+    if not outcome and end:
+        outcome = "winner" if end.details["winner"] == trial.number else "ties"
+    return Contender(
+        trial=trial,
+        searched=spread(list(trial.values().values())),
+        fresh=spread(list(_fresh(trial, now.terms).values())),
+        outcome=outcome,
+    )

@@ -1,0 +1,334 @@
+"""Whether a trial is one to ship: a checklist from the record, and the sealed test set, looked at on request.
+
+Everything here reads, but ``reveal``: it evaluates the confirmed winner's weights on the test part, and writes down who
+looked, when, why and how often before it says what was seen.
+"""
+
+from __future__ import annotations
+
+import getpass
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from hpsearch.archive import Archive, StudySummary
+from hpsearch.confirm import Confirmation, confirmation
+from hpsearch.errors import ObjectiveError, UsageError
+from hpsearch.further import REVEAL
+from hpsearch.objective import ObjectiveAddress, source_hash
+from hpsearch.space import Categorical, Int, SearchSpace
+from hpsearch.store import Store, StudyRecord, Turn, clean, this_process
+from hpsearch.strategy import Decision
+from hpsearch.study import Study
+from hpsearch.trial import Checkpoint, Direction, RunKey, Stage, Trial
+from hpsearch.verdict import Paired, Spread, paired, spread
+
+#: a best setting nearer than this to an end of its range, as a part of the range in its own scale, lies at the edge
+EDGE = 0.02
+#: norms of a layer's gradient outside of these, in the last epoch, are no healthy ones
+VANISHED, EXPLODED = 1e-6, 1e2
+#: seconds that a reveal holds the study
+LEASE_S = 60.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line of the checklist."""
+
+    name: str
+    #: None: it cannot be said
+    holds: bool | None
+    words: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One look at the test set."""
+
+    trial: int
+    #: of the study, counted from 1
+    number: int
+    who: str
+    #: seconds since 1970, UTC
+    when: float
+    reason: str
+    #: test metric -> its spread over the trial's runs
+    metrics: Mapping[str, Spread]
+    #: the study's metric over the same runs, on the validation part
+    validation: Spread
+
+
+def looks(decisions: Sequence[Decision]) -> list[Look]:
+    """All looks at a study's test set, oldest first."""
+    return [_look(decision) for decision in decisions if decision.kind == REVEAL]
+
+
+def checklist(
+    study: Study, summary: StudySummary, archive: Archive, number: int
+) -> tuple[list[Check], Confirmation | None]:
+    """What speaks for a trial, and what does not.
+
+    Args:
+        study: as it is stored.
+        summary, archive: of the same study.
+        number: of the trial.
+    """
+    trials = archive.trials(study.name)
+    race = confirmation(trials, archive.decisions(study.name), study.direction)
+    trial = trials[number]
+    checks = [
+        _beats_baseline(trials, trial, race, study.direction),
+        _beats_runner_up(trials, trial, race, study.direction),
+        _confirmed(trial, race),
+        _not_at_an_edge(study.search_space, trial),
+        _healthy(archive, study.name, trial),
+        _same_code(study.objective, summary, trial),
+    ]
+    return checks, race
+
+
+def reveal(
+    study: Study,
+    archive: Archive,
+    record: StudyRecord,
+    store: Callable[[], Store],
+    number: int,
+    *,
+    reason: str,
+    files: Path,
+    sealed: Callable[[Sequence[RunKey]], Mapping[RunKey, Mapping[str, float]]],
+) -> Look:
+    """Look at the test set through the confirmed winner of a study, and write it down.
+
+    Of a TrainingTask, the weights of the runs of the last race are evaluated on the test part; of a plain function, the
+    ``test_*`` metrics that these runs have returned are opened.
+
+    Args:
+        study: as it is stored.
+        archive, record: of the same study.
+        store: opens the store.
+        number: of the trial.
+        reason: why, in the user's words.
+        files: the folder of the study's files.
+        sealed: gives the sealed metrics of runs.
+
+    Raises:
+        UsageError: the trial is not the one that a race, which is over, has chosen; nothing is there to look at.
+        NotFoundError, ObjectiveError: its weights are gone or do not fit.
+        StudyHeldError: a coordinator has the study.
+    """
+    decisions = archive.decisions(study.name)
+    trials = archive.trials(study.name)
+    race = confirmation(trials, decisions, study.direction)
+    address = f"{study.name}/{number}"
+    if race is None or race.chosen is None:
+        raise UsageError(
+            f"{address} is not confirmed: the test set is for what a race on fresh seeds has chosen",
+            hint=f"hpsearch confirm {study.name}",
+        )
+    if race.chosen != number:
+        raise UsageError(
+            f"the last race chose {study.name}/{race.chosen}, not {address}: the test set is for that one",
+            hint=f"hpsearch ship {study.name}/{race.chosen} --reveal-test --reason ...",
+        )
+    trial = trials[number]
+    values = {s: v for s, v in trial.values(Stage.CONFIRM).items() if s in race.terms.seeds}
+    runs = [RunKey(number, seed) for seed in values]
+    kept = {key: c for key, c in archive.checkpoints(study.name).items() if key in set(runs)}
+    tables = _evaluated(study, trial, kept, files) if kept else {k: dict(v) for k, v in sealed(runs).items()}
+    if not tables:
+        raise UsageError(
+            f"there is no test metric of {address}",
+            hint="a plain function may return test_* metrics, which stay sealed until here; keep: 0 keeps no weights",
+        )
+    names = dict.fromkeys(name for table in tables.values() for name in table)
+    look = Look(
+        trial=number,
+        number=len(looks(decisions)) + 1,
+        who=_who(),
+        when=time.time(),
+        reason=clean(reason),
+        metrics={name: spread([table[name] for table in tables.values() if name in table]) for name in names},
+        validation=spread(list(values.values())),
+    )
+    seen = {name: [table.get(name) for table in tables.values()] for name in names}
+    _write(store(), record, archive.study(study.name), _decision(look, seen, list(values.values())))
+    return look
+
+
+def _evaluated(
+    study: Study, trial: Trial, kept: Mapping[RunKey, Checkpoint], files: Path
+) -> dict[RunKey, dict[str, float]]:
+    from hpsearch.training.saved import load_models, sealed_metrics
+
+    return {
+        key: sealed_metrics(
+            study.objective,
+            load_models(study.objective, trial.params, checkpoint, files),
+            trial.params,
+            seed=study.seed,
+            threads=study.threads,
+        )
+        for key, checkpoint in kept.items()
+    }
+
+
+def _write(store: Store, record: StudyRecord, summary: StudySummary, decision: Decision) -> None:
+    """Under the study's lease, which is given back with the study in the state that it was in."""
+    store.open(record, this_process(), lease_s=LEASE_S, allow_changed=True)
+    try:
+        store.write(Turn(decisions=[decision]))
+    finally:
+        store.close(summary.state, summary.reason)
+
+
+def _decision(look: Look, seen: Mapping[str, Sequence[float | None]], values: Sequence[float]) -> Decision:
+    details = {"look": look.number, "who": look.who, "when": look.when, "test": dict(seen), "validation": list(values)}
+    return Decision(kind=REVEAL, subject=str(look.trial), reason=look.reason, details=details)
+
+
+def _look(decision: Decision) -> Look:
+    said = decision.details
+    numbers = {name: [v for v in values if v is not None] for name, values in said["test"].items()}
+    return Look(
+        trial=int(decision.subject),
+        number=int(said["look"]),
+        who=str(said["who"]),
+        when=float(said["when"]),
+        reason=decision.reason,
+        metrics={name: spread(values) for name, values in numbers.items()},
+        validation=spread(said["validation"]),
+    )
+
+
+def _who() -> str:
+    try:
+        return clean(getpass.getuser())
+    except (OSError, KeyError):  # a container's user without a name
+        return "unknown"
+
+
+# The checks
+
+
+def _values(trial: Trial, race: Confirmation | None) -> dict[int, float]:
+    """Of the race's fresh seeds where the trial was in it, else of the search."""
+    if race is None:
+        return trial.values()
+    return {seed: value for seed, value in trial.values(Stage.CONFIRM).items() if seed in race.terms.seeds}
+
+
+def _against(trial: Trial, other: Trial, race: Confirmation | None, direction: Direction) -> Paired:
+    a, b = _values(trial, race), _values(other, race)
+    alpha = race.terms.alpha if race else 0.05
+    return paired(a, b, direction, alpha=alpha, names=(f"#{trial.number}", f"#{other.number}"))
+
+
+def _beats_baseline(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> Check:
+    name = "beats the baseline"
+    if trial.baseline:
+        return Check(name=name, holds=None, words="it is the baseline")
+    baselines = [one for one in trials if one.baseline and _values(one, race)]
+    if not baselines:
+        hint = "baseline: textbook in the study file gives one"
+        return Check(name=name, holds=None, words=f"there is no baseline to compare with; {hint}")
+    found = [_against(trial, one, race, direction) for one in baselines]
+    return Check(name=name, holds=all(one.beats for one in found), words="; ".join(one.words for one in found))
+
+
+def _beats_runner_up(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> Check:
+    name = "beats the runner-up, or is cheaper"
+    others = [one.trial for one in race.contenders] if race else [t for t in trials if t.values()]
+    others = [one for one in others if one.number != trial.number and _values(one, race)]
+    if not others:
+        return Check(name=name, holds=None, words="there is no other trial")
+    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    second = min(others, key=lambda one: sign * statistics.fmean(_values(one, race).values()))
+    found = _against(trial, second, race, direction)
+    if found.beats:
+        return Check(name=name, holds=True, words=found.words)
+    ours, theirs = _seconds(trial), _seconds(second)
+    cheaper = f"#{trial.number} takes {ours:.3g} s a run, #{second.number} {theirs:.3g} s"
+    return Check(name=name, holds=ours <= theirs and not found.beaten, words=f"{found.words}; {cheaper}")
+
+
+def _seconds(trial: Trial) -> float:
+    return statistics.fmean([run.seconds for run in trial.runs]) if trial.runs else 0.0
+
+
+def _confirmed(trial: Trial, race: Confirmation | None) -> Check:
+    name = "confirmed on fresh seeds"
+    if race is None:
+        return Check(name=name, holds=False, words="not yet: hpsearch confirm races the best on seeds nobody has seen")
+    if race.end is None:
+        return Check(name=name, holds=False, words="its race is not over: hpsearch confirm goes on with it")
+    if race.chosen != trial.number:
+        chosen = "nothing" if race.chosen is None else f"#{race.chosen}"
+        return Check(name=name, holds=False, words=f"race {race.terms.number} chose {chosen}: {race.words}")
+    return Check(name=name, holds=True, words=race.optimism.words if race.optimism else race.words)
+
+
+def _not_at_an_edge(space: SearchSpace, trial: Trial) -> Check:
+    name = "not at an edge of its range"
+    if trial.baseline:
+        return Check(name=name, holds=None, words="the baseline was not searched")
+    hard = space.hard()
+    edges = []
+    for (parameter, axis), place in zip(hard.searched.items(), hard.to_unit(trial.params), strict=True):
+        if isinstance(axis, Categorical):
+            continue
+        value = trial.params[parameter]
+        # A whole number's place in the cube is the middle of its cell: there the ends themselves are the edge.
+        low, high = (
+            (value == axis.low, value == axis.high) if isinstance(axis, Int) else (place < EDGE, place > 1 - EDGE)
+        )
+        if low or high:
+            edges.append(f"{parameter} {value:.4g} lies at the {'lower' if low else 'upper'} end of its range")
+    return Check(name=name, holds=not edges, words="; ".join(edges) or "every hyperparameter lies inside of its range")
+
+
+def _healthy(archive: Archive, study: str, trial: Trial) -> Check:
+    name = "healthy layers"
+    seen, sick = 0, []
+    for run in trial.runs:
+        course = archive.layers(study, run.key)
+        if not course:
+            continue
+        seen += 1
+        for layer, (gradient, _) in course[-1][1].items():
+            kind = "vanishing" if gradient < VANISHED else "exploding" if not gradient <= EXPLODED else ""
+            if kind:
+                sick.append(f"{layer}: {kind} gradient ({gradient:.2g}) with seed {run.key.seed}")
+    if not seen:
+        return Check(name=name, holds=None, words="no norms of layers were recorded")
+    more = f" and {len(sick) - 3} more" if len(sick) > 3 else ""
+    return Check(name=name, holds=not sick, words="; ".join(sick[:3]) + more if sick else f"in all {seen} runs")
+
+
+def _same_code(objective: ObjectiveAddress, summary: StudySummary, trial: Trial) -> Check:
+    name = "same code and software"
+    try:
+        now = source_hash(objective)
+    except ObjectiveError as error:
+        return Check(name=name, holds=False, words=f"the training code is gone: {error}")
+    changes = []
+    if now != summary.code_hash:
+        changes.append("the training code has changed since the study was stored")
+    environments = [run.environment for run in trial.runs if run.environment is not None]
+    for what in ("git_commit", "torch", "python", "device"):
+        values = dict.fromkeys(str(getattr(one, what)) for one in environments)
+        if len(values) > 1:
+            changes.append(f"its runs had several of {what.replace('_', ' ')}: {', '.join(values)}")
+    if any(one.git_dirty for one in environments):
+        changes.append("there were uncommitted changes")
+    return Check(name=name, holds=not changes, words="; ".join(changes) or "in all its runs, and now")
+
+
+def facts(look: Look) -> dict[str, Any]:
+    """A look as plain data."""
+    return {**vars(look), "metrics": {k: vars(v) for k, v in look.metrics.items()}, "validation": vars(look.validation)}

@@ -1,0 +1,114 @@
+"""How often "beats" is said of trials that are alike: at most alpha, in 10,000 simulations each (see docs/verdict.md).
+
+The metric's law is normal, skewed, of heavy tails, or coarse; a seed shifts all trials alike. Simulated in one array,
+through the very functions that ``paired``, ``pairs`` and ``judge`` decide with.
+"""
+
+import math
+
+import numpy as np
+import pytest
+
+from hpsearch.race import judge, schedule, worse
+from hpsearch.trial import Direction
+from hpsearch.verdict import difference, min_seeds, paired, t_test
+
+ALPHA, TIMES = 0.05, 10_000
+#: of 10,000 at a true rate of alpha: exceeded once in 3,000
+SLACK = 3.4 * math.sqrt(ALPHA * (1 - ALPHA) / TIMES)
+
+LAWS = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "lognormal": lambda rng, shape: rng.lognormal(0, 1, shape),
+    "t, 3 df": lambda rng, shape: rng.standard_t(3, shape),
+    "accuracy, 360 images": lambda rng, shape: rng.binomial(360, 0.975, shape) / 360,
+    "accuracy, 40 images": lambda rng, shape: rng.binomial(40, 0.95, shape) / 40,
+    "one in ten fails": lambda rng, shape: rng.normal(size=shape) + 30 * (rng.random(shape) < 0.1),
+}
+
+
+def simulate(law, trials, seeds, *, shared=True):
+    """Losses (times, trials, seeds) of trials that are alike."""
+    rng = np.random.default_rng(sum(map(ord, law)) + 1000 * trials + seeds)
+    values = LAWS[law](rng, (TIMES, trials, seeds))
+    if shared and "accuracy" not in law:
+        values = values + rng.normal(size=(TIMES, 1, seeds))
+    return values
+
+
+def pair_rate(losses):
+    """How often one of two is said to beat the other, as ``paired`` decides."""
+    assert losses.shape[-1] >= min_seeds(ALPHA)
+    *_, p = t_test(difference(losses[:, 1], losses[:, 0]))
+    return float((p <= ALPHA).mean())
+
+
+def race(losses, looks):
+    """Who is left (times, trials) after races with these looks, as ``judge`` decides where none ends for futility."""
+    times, trials, _ = losses.shape
+    alive = np.ones((times, trials), bool)
+    for seeds in looks:
+        level = ALPHA / len(looks)
+        _, drop, _ = worse(losses[..., :seeds], alive, level=level, contenders=trials, least=min_seeds(ALPHA))
+        alive &= ~drop
+    return alive
+
+
+@pytest.mark.parametrize("seeds", [6, 8, 16])
+@pytest.mark.parametrize("law", LAWS)
+def test_a_against_a(law, seeds):
+    assert pair_rate(simulate(law, 2, seeds)) <= ALPHA + SLACK
+
+
+@pytest.mark.parametrize("trials", [2, 4, 9])
+@pytest.mark.parametrize("law", LAWS)
+def test_a_race_among_trials_that_are_alike(law, trials):
+    alive = race(simulate(law, trials, 16), schedule(16))
+    assert (~alive.all(-1)).mean() <= ALPHA + SLACK
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_the_best_and_its_equals_stay_while_others_go(law):
+    """Three bests, three a little worse, three much worse: whoever is dropped first, no best is, but for alpha."""
+    losses = simulate(law, 9, 16)
+    losses[:, 3:6] += 0.5 * losses[:, 0].std()
+    losses[:, 6:] += 5 * losses[:, 0].std()
+    alive = race(losses, schedule(16))
+    assert (~alive[:, :3].all(-1)).mean() <= ALPHA + SLACK
+    assert alive[:, 6:].any(-1).mean() < 0.5
+
+
+def test_the_simulation_would_see_a_rule_that_is_too_bold():
+    """Without the correction for looks and contenders, far too many races drop someone."""
+    losses = simulate("normal", 9, 16)
+    alive = np.ones(losses.shape[:2], bool)
+    for seeds in schedule(16):
+        alive &= ~worse(losses[..., :seeds], alive, level=36 * ALPHA, contenders=9, least=2)[1]
+    assert (~alive.all(-1)).mean() > 3 * ALPHA
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.5, 8), (1.0, 6), (1.0, 10), (1.0, 16), (2.0, 6)])
+def test_power_is_what_statsmodels_computes(effect, seeds):
+    from statsmodels.stats.power import TTestPower
+
+    rng = np.random.default_rng(seeds)
+    *_, p = t_test(rng.normal(effect, 1, (TIMES, seeds)))
+    expected = TTestPower().power(effect, seeds, ALPHA)
+    assert (p <= ALPHA).mean() == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / TIMES) + 0.002)
+
+
+def test_the_simulated_functions_decide_as_the_public_ones():
+    losses = simulate("normal", 9, 16)
+    losses[:, 4:] += 2.0
+    kept = race(losses[:40], schedule(16))
+    for number in range(40):
+        values = {str(k): dict(enumerate(row)) for k, row in enumerate(losses[number].tolist())}
+        one = paired(values["0"], values["4"], Direction.MINIMIZE)
+        *_, p = t_test(difference(losses[number, 4], losses[number, 0]))
+        assert (one.beats or one.beaten) == (p <= ALPHA)
+        for look, seeds in enumerate(schedule(16), 1):
+            shown = {name: {s: v for s, v in by.items() if s < seeds} for name, by in values.items()}
+            judged = judge(shown, Direction.MINIMIZE, contenders=9, look=look, looks=4)
+            for name in judged.drop:
+                del values[name]
+        assert sorted(map(int, values)) == np.flatnonzero(kept[number]).tolist()

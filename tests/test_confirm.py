@@ -1,0 +1,255 @@
+"""Confirm and ship for real: trained on fresh seeds, recorded, killed and gone on with, the test set looked at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import hpsearch as hp
+from hpsearch.attempt import record_of
+from hpsearch.confirm import confirm
+from hpsearch.errors import UsageError
+from hpsearch.further import CONFIRMED, RACE, REVEAL
+from hpsearch.launch import Place
+from hpsearch.settings import files_folder
+from hpsearch.ship import checklist, looks, reveal
+from hpsearch.stores.sql import open_archive, open_store, sealed_metrics
+from hpsearch.trial import RunKey, Stage, State
+from hpsearch.verify import verify
+
+OBJECTIVES = Path(__file__).parent / "objectives"
+
+TRAIN = """
+import random
+import time
+
+def train(run):
+    time.sleep(run["pause"])
+    shared = random.Random(run.seed).gauss(0, 0.1)
+    own = random.Random(f"{run.seed} {run['lr']}").gauss(0, 0.003)
+    loss = (run["lr"] - 0.4) ** 2 + shared + own
+    run.report(0, val_loss=loss)
+    return {"val_loss": loss, "test_loss": loss + 1}
+"""
+
+
+def make(folder: Path, name: str = "s", **fields: object) -> hp.Study:
+    (folder / "train.py").write_text(TRAIN)
+    (folder / f"{name}.yaml").write_text(
+        f"name: {name}\nobjective: train.py:train\nmetric: {{val_loss: minimize}}\nseeds: {{search: 1, confirm: 6}}\n"
+        "search_space: {lr: [0.1, 0.4, 0.41, 0.9], pause: 0.0}\nstrategy: grid\nbaseline: {lr: 0.9, pause: 0.0}\n"
+    )
+    return hp.read_study(folder / f"{name}.yaml", fields)
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory):
+    """A study of a plain function, searched and confirmed: (study, url)."""
+    folder = tmp_path_factory.mktemp("raced")
+    study, url = make(folder), f"sqlite:///{folder}/r.db"
+    hp.run(study, db=url, on="inline")
+    outcome, found = confirm(study, open_archive(url), Place(db=url, on="inline"), max_seeds=9)
+    assert outcome is not None
+    return study, url, found
+
+
+def facts(url, name="s"):
+    archive = open_archive(url)
+    runs = [(r.key, r.stage, r.state, r.value) for trial in archive.trials(name) for r in trial.runs]
+    decisions = [d for d in archive.decisions(name) if d.kind != "grouped"]
+    # Which of several that tie is taken may depend on how long they took.
+    return runs, [(d.kind, d.details["ties"] if d.kind == CONFIRMED else d.subject) for d in decisions]
+
+
+def test_the_race_is_recorded_on_seeds_that_the_search_had_not(raced):
+    _, url, found = raced
+    archive = open_archive(url)
+    assert archive.study("s").state == "complete"
+    assert found.end is not None
+    assert {one.trial.number for one in found.contenders} == {0, 1, 2, 3, 4}
+    for trial in archive.trials("s"):
+        assert [run.key.seed for run in trial.search_runs] == [0]
+        fresh = [run for run in trial.runs if run.stage is Stage.CONFIRM]
+        assert [run.key.seed for run in fresh] == list(range(1, len(fresh) + 1))
+        assert trial.value == trial.search_runs[0].value
+    left = [one.trial.params["lr"] for one in found.contenders if one.outcome in ("winner", "ties")]
+    assert 0 < len(left) <= 2
+    assert set(left) <= {0.4, 0.41}
+    assert archive.trials("s")[found.chosen].params["lr"] in left
+    assert found.optimism is not None
+
+
+def test_its_record_is_sound_and_a_changed_number_in_it_is_found(raced, tmp_path):
+    study, url, _ = raced
+    shutil.copy(url.removeprefix("sqlite:///"), tmp_path / "c.db")
+    from hpsearch.stores.sql import open_audit
+
+    facts_of = open_audit(url).facts("s")
+    check = partial(verify, study=study, environment=lambda: None, code_hash=open_archive(url).study("s").code_hash)
+    assert check(facts_of).breaches == []
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "c.db") as connection:
+        connection.execute("UPDATE decision SET subject = '99' WHERE kind = 'drop' AND subject = '0'")
+    broken = check(open_audit(f"sqlite:///{tmp_path}/c.db").facts("s"))
+    assert [breach.rule for breach in broken.breaches] == ["race 1"]
+
+
+def test_a_race_that_is_over_is_shown_not_repeated_and_another_takes_other_seeds(raced):
+    study, url, found = raced
+    before = facts(url)
+    outcome, same = confirm(study, open_archive(url), Place(db=url, on="inline"))
+    assert outcome is None
+    assert same.words == found.words
+    assert facts(url) == before
+    _, other = confirm(study, open_archive(url), Place(db=url, on="inline"), max_seeds=6, again=True)
+    assert other.terms.number == 2
+    assert not set(other.terms.seeds) & set(found.terms.seeds)
+
+
+def test_a_search_that_is_extended_does_not_see_it(raced, tmp_path):
+    study, url, _ = raced
+    before = facts(url)
+    assert hp.run(study, db=url, on="inline").state == "complete"
+    assert facts(url) == before
+
+
+def test_killed_and_gone_on_with_it_is_the_race_that_it_would_have_been(tmp_path):
+    study, url = make(tmp_path), f"sqlite:///{tmp_path}/r.db"
+    hp.run(study, db=url, on="inline")
+    shutil.copy(tmp_path / "r.db", tmp_path / "whole.db")
+    whole = f"sqlite:///{tmp_path}/whole.db"
+    confirm(study, open_archive(whole), Place(db=whole), max_seeds=9)
+    code = (
+        "import sys, hpsearch as hp\nfrom hpsearch.confirm import confirm\nfrom hpsearch.launch import Place\n"
+        "from hpsearch.stores.sql import open_archive\n"
+        f"confirm(hp.read_study({str(tmp_path / 's.yaml')!r}), open_archive({url!r}), "
+        f"Place(db={url!r}, workers=2), max_seeds=9)"
+    )
+    for wanted in (3, 20):
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while process.poll() is None and sum(r[1] is Stage.CONFIRM and r[2].final for r in facts(url)[0]) < wanted:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    _, found = confirm(study, open_archive(url), Place(db=url, workers=1), max_seeds=99)
+    assert found.terms.looks[-1] == 9  # under its own terms
+    assert facts(url) == facts(whole)
+    assert sum(d.kind == RACE for d in open_archive(url).decisions("s")) == 1
+
+
+def test_a_study_without_a_complete_trial_has_nothing_to_confirm(tmp_path):
+    (tmp_path / "train.py").write_text("def train(run):\n    return float('nan')\n")
+    (tmp_path / "n.yaml").write_text(
+        "name: n\nobjective: train.py:train\nmetric: {loss: minimize}\nsearch_space: {lr: [1.0, 2.0]}\nstrategy: grid\n"
+    )
+    study, url = hp.read_study(tmp_path / "n.yaml"), f"sqlite:///{tmp_path}/r.db"
+    hp.run(study, db=url, on="inline")
+    with pytest.raises(UsageError, match="no trial is complete"):
+        confirm(study, open_archive(url), Place(db=url, on="inline"))
+    assert open_archive(url).study("n").state == "complete"
+
+
+# Ship
+
+
+def look(study, url, number, reason="a reason"):
+    return reveal(
+        study,
+        open_archive(url),
+        record_of(study),
+        partial(open_store, url),
+        number,
+        reason=reason,
+        files=files_folder(url, study.name),
+        sealed=partial(sealed_metrics, url, study.name),
+    )
+
+
+def test_the_checklist_says_what_the_record_says(raced):
+    study, url, _ = raced
+    archive = open_archive(url)
+    chosen = int(confirm(study, archive, Place(db=url))[1].chosen or 0)
+    checks, _ = checklist(study, archive.study("s"), archive, chosen)
+    said = {check.name: check.holds for check in checks}
+    assert said["beats the baseline"] is True
+    assert said["confirmed on fresh seeds"] is True
+    assert said["not at an edge of its range"] is True  # a categorical has no edge
+    assert said["healthy layers"] is None
+    assert said["same code and software"] is not None
+    worst = next(trial.number for trial in archive.trials("s") if trial.params["lr"] == 0.1)
+    loser = {check.name: check.holds for check in checklist(study, archive.study("s"), archive, worst)[0]}
+    assert loser["confirmed on fresh seeds"] is False
+    assert loser["beats the runner-up, or is cheaper"] is False
+
+
+def test_only_the_confirmed_winner_is_looked_at_and_every_look_is_recorded(raced):
+    study, url, _ = raced
+    _, found = confirm(study, open_archive(url), Place(db=url))
+    with pytest.raises(UsageError, match="the last race chose"):
+        look(study, url, 0)
+    assert found.chosen is not None
+    fresh = [
+        v
+        for s, v in open_archive(url).trials("s")[found.chosen].values(Stage.CONFIRM).items()
+        if s in found.terms.seeds
+    ]
+    first = look(study, url, found.chosen, "the table")
+    assert first.metrics["test_loss"].mean == pytest.approx(sum(fresh) / len(fresh) + 1)
+    assert first.validation.n == len(fresh)
+    second = look(study, url, found.chosen, "once more")
+    assert [(one.number, one.reason) for one in looks(open_archive(url).decisions("s"))] == [
+        (1, "the table"),
+        (2, "once more"),
+    ]
+    assert second.number == 2
+    assert open_archive(url).study("s").state == "complete"
+
+
+def test_an_unconfirmed_trial_is_not_looked_at(tmp_path):
+    study, url = make(tmp_path), f"sqlite:///{tmp_path}/r.db"
+    hp.run(study, db=url, on="inline")
+    with pytest.raises(UsageError, match="is not confirmed"):
+        look(study, url, 2)
+    assert not [d for d in open_archive(url).decisions("s") if d.kind == REVEAL]
+
+
+def test_a_tasks_weights_are_evaluated_on_the_part_that_no_search_saw(tmp_path):
+    import torch
+
+    from hpsearch.training.data import sealed_test
+    from hpsearch.training.load import load
+
+    shutil.copy(OBJECTIVES / "tasks.py", tmp_path)
+    (tmp_path / "l.yaml").write_text(
+        "name: l\nobjective: tasks.py:Line\nmetric: {val_loss: minimize}\nseeds: {search: 1, confirm: 6}\nn_trials: 3\n"
+        "search_space: {lr: {log: [1e-3, 1]}}\nstrategy: random\n"
+    )
+    study, url = hp.read_study(tmp_path / "l.yaml"), f"sqlite:///{tmp_path}/r.db"
+    hp.run(study, db=url, workers=1)
+    _, found = confirm(study, open_archive(url), Place(db=url, workers=1), max_seeds=6)
+    assert found.chosen is not None
+    kept = open_archive(url).checkpoints("l")
+    assert {RunKey(found.chosen, seed) for seed in found.terms.seeds} <= kept.keys()
+    seen = look(study, url, found.chosen)
+    task = load(study.objective)
+    part, _ = sealed_test(task, study.seed, "cpu")
+    losses = []
+    for seed in found.terms.seeds:
+        model = hp.load("l", url).trial(found.chosen).model(seed)
+        with torch.no_grad():
+            losses.append(task.loss(model(part.inputs), part.targets).item())
+    assert seen.metrics["test_loss"].mean == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+    assert seen.metrics["test_loss"].n == 6
+    assert {run.state for trial in open_archive(url).trials("l") for run in trial.runs} == {State.COMPLETE}
