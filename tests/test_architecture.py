@@ -49,6 +49,7 @@ ROOMS = {
     "cyclopts": ["cli/"],
     "rich": ["cli/"],
     "plotly": ["figures/"],
+    "jinja2": ["report.py", "dashboard/"],
     "ray": ["executors/_ray_driver.py", "bridges/"],
     "fastapi": ["dashboard/"],
     "sklearn": [],

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from hpsearch.archive import Curve
 from hpsearch.figures import theme
 from hpsearch.figures.subject import Subject
-from hpsearch.trial import best_trials
+from hpsearch.trial import Stage, best_trials
 
 TITLE = "Learning curves"
 TOP, EPOCHS = 5, 100
@@ -51,7 +51,8 @@ def data(subject: Subject, curves: Sequence[Curve], top: int = TOP) -> Data:
     own = [c for c in curves if c.metric == subject.metric and c.run.repeat == 0]
     lines, cut, thinned = [], False, False
     for trial in best_trials(subject.trials, subject.direction, top):
-        runs = [dict(zip(c.epochs, c.values, strict=True)) for c in own if c.run.trial == trial.number]
+        searched = {run.key for run in trial.runs if run.stage is Stage.SEARCH}
+        runs = [dict(zip(c.epochs, c.values, strict=True)) for c in own if c.run in searched]
         if not runs:
             continue
         shared = sorted(set(runs[0]).intersection(*runs[1:]))

@@ -9,7 +9,7 @@ from typing import Any, final
 import plotly.graph_objects as go
 
 from hpsearch.figures import theme
-from hpsearch.figures.subject import Subject, params_text, some
+from hpsearch.figures.subject import Subject, params_text, seeds_of, some
 from hpsearch.trial import State
 
 TITLE = "Best so far"
@@ -62,8 +62,7 @@ def data(subject: Subject) -> Data:
         if trial.state is not State.COMPLETE or trial.value is None:
             continue
         if not steps or subject.direction.better(trial.value, steps[-1].value):
-            n = sum(run.value is not None for run in trial.runs)
-            steps.append(Step(trial=trial.number, value=trial.value, sd=trial.sd, n=n))
+            steps.append(Step(trial=trial.number, value=trial.value, sd=trial.sd, n=seeds_of(trial)))
     shown, note = some(subject.ended, POINTS, subject.direction)
     points = [
         Point(

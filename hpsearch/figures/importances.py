@@ -74,7 +74,7 @@ def figure(found: Data) -> go.Figure:
                 hovertemplate="%{y}: %{x:.2f}<extra></extra>",
             )
         )
-    drawn.update_layout(barmode="group", legend={"traceorder": "reversed", "y": -0.25})
+    drawn.update_layout(barmode="group", legend={"traceorder": "reversed"})
     drawn.update_xaxes(**theme.axis("share of the importance", range=[0, 1.02]))
     drawn.update_yaxes(**theme.axis("", autorange="reversed", showgrid=False))
     return drawn

@@ -107,7 +107,7 @@ def figure(found: Data) -> go.Figure:
         tickvals=list(range(n + 1)), ticktext=names, range=[-0.35, n + 0.35], showgrid=False, zeroline=False, side="top"
     )
     drawn.update_yaxes(visible=False, range=[-0.12, 1.05])
-    drawn.update_layout(margin={"t": 110, "b": 30}, legend={"y": -0.02})
+    drawn.update_layout(margin={"t": 110, "b": 50})
     return drawn
 
 

@@ -12,7 +12,7 @@ from hpsearch.parameter import Categorical, Float, Int, Parameter, Value
 from hpsearch.read import space_of
 from hpsearch.results import Results
 from hpsearch.space import SearchSpace
-from hpsearch.trial import Direction, State, Trial, best_trials
+from hpsearch.trial import Direction, Stage, State, Trial, best_trials
 
 
 @final
@@ -50,6 +50,11 @@ def of(results: Results) -> Subject:
         space=space_of(spec),
         trials=results.trials,
     )
+
+
+def seeds_of(trial: Trial) -> int:
+    """How many seeds its value is the mean of: those of the search, whatever was run later."""
+    return sum(run.stage is Stage.SEARCH and run.key.repeat == 0 and run.value is not None for run in trial.runs)
 
 
 def some(trials: Sequence[Trial], most: int, direction: Direction) -> tuple[list[Trial], str]:

@@ -39,13 +39,13 @@ def new(title: str, note: str = "", *, height: int = 420) -> go.Figure:
     figure.update_layout(
         title={"text": f"{title}{small}", "x": 0.0, "xref": "paper", "xanchor": "left", "font": {"size": 16}},
         height=height,
-        margin={"l": 70, "r": 30, "t": 84 if note else 56, "b": 60},
+        margin={"l": 70, "r": 30, "t": 84 if note else 56, "b": 96},
         paper_bgcolor="white",
         plot_bgcolor="white",
         font={"family": "system-ui, Segoe UI, Roboto, Helvetica, Arial, sans-serif", "size": 13, "color": INK},
         colorway=list(SERIES),
         hoverlabel={"align": "left"},
-        legend={"orientation": "h", "y": -0.2, "x": 0, "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "y": 0.01, "yref": "container", "yanchor": "bottom"},
         hovermode="closest",
     )
     return figure

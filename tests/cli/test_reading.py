@@ -199,6 +199,18 @@ def test_importance(folder: Path, hpsearch) -> None:
     assert hpsearch("importance", "other", "--resamples", "1").code == 2
 
 
+def test_report(folder: Path, hpsearch) -> None:
+    ended = hpsearch("report", "toy")
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.err.startswith("wrote toy.html (")
+    text = (folder / "toy.html").read_text("utf-8")
+    assert "The best trial is #1" in text
+    assert "3 of 10 trials failed" in text
+    found = json.loads(hpsearch("report", "toy", "-o", "r.html", "--json").out)
+    assert (found["file"], found["bytes"]) == ("r.html", (folder / "r.html").stat().st_size)
+    assert hpsearch("report", "toy", "-o", "no/r.html").code == 2
+
+
 def test_logs(folder: Path, hpsearch) -> None:
     ended = hpsearch("logs", "toy/0/1")
     assert "training 0.25 with seed 1" in ended.out
