@@ -18,6 +18,7 @@ from typing import Any, final
 import jinja2
 
 from hpsearch import __version__
+from hpsearch.confirm import Confirmation, confirmation
 from hpsearch.errors import UsageError
 from hpsearch.figures import (
     curves,
@@ -40,7 +41,9 @@ from hpsearch.importance import importances as importances_of
 from hpsearch.parameter import Categorical, Value
 from hpsearch.profile import INDEPENDENT, edges_of, gain_of
 from hpsearch.results import Results
-from hpsearch.trial import State, Trial
+from hpsearch.ship import looks
+from hpsearch.trial import Direction, State, Trial
+from hpsearch.verdict import paired, spread
 
 #: trials in the table: the best, then those without a value
 ROWS = 200
@@ -116,7 +119,7 @@ def page(results: Results) -> str:
 
 
 def verdict_of(results: Results) -> list[Sentence]:
-    """What may be said of the study, the most important first. Nothing here says that one trial beats another."""
+    """What may be said of the study, the most important first; that one trial beats another only with an interval."""
     seen = subject.of(results)
     best = seen.best
     if not seen.trials:
@@ -131,14 +134,9 @@ def verdict_of(results: Results) -> list[Sentence]:
                      kind="warning")
         )  # fmt: skip
     elif others:
-        said += [*_baseline(seen, best), _runner_up(seen, best, others)]
-        said.append(
-            Sentence(
-                text=f"The best of {len(others) + 1} values is partly luck: expect somewhat less on fresh seeds. "
-                "No test of one trial against another is in this page.",
-                kind="warning",
-            )
-        )
+        race = confirmation(results.trials, results.decisions, results.direction)
+        said += _raced(seen, race) if race else _not_raced(seen, best, others, results.direction)
+    said += _looks(results)
     said += [
         Sentence(text=edge.words, kind="warning", way_out=edge.suggestion)
         for edge in edges_of(seen.space, seen.trials, seen.direction)
@@ -172,41 +170,65 @@ def _without_best(seen: Subject) -> Iterator[Sentence]:
 
 
 def _best_sentence(seen: Subject, best: Trial) -> Sentence:
-    n = seeds_of(best)
-    spread = f" ± {best.sd:.2g} (mean and standard deviation of {n} seeds)" if best.sd is not None else ""
-    alone = "" if best.sd is not None else " (one seed: nobody knows the spread)"
+    found = spread(list(best.values().values()))
+    alone = " (one seed: nobody knows the spread)"
+    if found.low is not None:
+        alone = f" (mean of {found.n} seeds; 95 % interval {found.low:.4g} to {found.high:.4g}, by {found.method})"
     params = ", ".join(f"{name} {_text(best.params[name])}" for name in seen.space.searched if name in best.params)
     return Sentence(
-        text=f"The best trial is #{best.number}: {seen.metric} {best.value:.4g}{spread}{alone}, with {params}.",
+        text=f"The best trial is #{best.number}: {seen.metric} {best.value:.4g}{alone}, with {params}.",
         kind="result",
         way_out=f"hpsearch best {seen.study} --yaml",
     )
 
 
-def _baseline(seen: Subject, best: Trial) -> Iterator[Sentence]:
-    base = [t for t in seen.ended if t.baseline and t.value is not None]
-    if base and best.baseline:
+def _raced(seen: Subject, race: Confirmation) -> Iterator[Sentence]:
+    """What a race on fresh seeds has shown."""
+    kind = "result" if race.end and race.end.details["winner"] is not None else "warning"
+    again = f"hpsearch confirm {seen.study}"
+    chosen = race.chosen
+    way = again if race.end is None else f"hpsearch ship {seen.study}/{chosen}" if chosen is not None else ""
+    fresh = f"{len(race.contenders)} trials raced on seeds that the search had not used"
+    yield Sentence(text=f"{fresh}: {race.words}.", kind=kind, way_out=way)
+    if race.optimism is not None:
+        yield Sentence(text=f"#{chosen}: {race.optimism.words}.", kind="result")
+    left = [
+        f"#{one.trial.number} ({one.outcome})" for one in race.contenders if one.outcome not in ("", "winner", "ties")
+    ]
+    if left:
+        yield Sentence(text=f"Left the race: {'; '.join(left)}.")
+
+
+def _not_raced(seen: Subject, best: Trial, others: Sequence[Trial], direction: Direction) -> Iterator[Sentence]:
+    """The best against the baseline and the runner-up, on the search's own seeds."""
+    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    rivals = {min(others, key=lambda t: (sign * (t.value or 0.0), t.number)).number: "the runner-up"}
+    rivals |= {t.number: "the baseline" for t in others if t.baseline}
+    if best.baseline:
         yield Sentence(text="The best trial is a baseline: the search has found nothing better.", kind="warning")
-    elif base and best.value is not None:
-        value = base[0].value
-        assert value is not None
-        text = f"The baseline #{base[0].number} has {value:.4g}; the best trial is {abs(value - best.value):.2g} better"
-        yield Sentence(text=f"{text} on the same seeds.", kind="result")
+    by_number = {t.number: t for t in others}
+    for number, what in rivals.items():
+        names = (f"#{best.number}", f"{what} #{number}")
+        found = paired(best.values(), by_number[number].values(), direction, comparisons=len(rivals), names=names)
+        text = f"{names[0]} against {names[1]}: {found.words}."
+        yield Sentence(text=text, kind="result" if found.beats else "warning")
+    luck = f"The best of {len(others) + 1} values is partly luck, and these seeds are the ones that it was chosen by"
+    way = f"hpsearch confirm {seen.study}"
+    yield Sentence(text=f"{luck}: expect less on fresh ones.", kind="warning", way_out=way)
 
 
-def _runner_up(seen: Subject, best: Trial, others: Sequence[Trial]) -> Sentence:
-    sign = 1.0 if seen.direction == "minimize" else -1.0
-    second = min(others, key=lambda t: (sign * (t.value or 0.0), t.number))
-    assert best.value is not None
-    assert second.value is not None
-    gap = abs(second.value - best.value)
-    text = f"The runner-up #{second.number} is {gap:.2g} behind"
-    if best.sd is None:
-        return Sentence(text=f"{text}; with one seed that says nothing about which of them is better.", kind="warning")
-    within = gap <= best.sd
-    than = f"{'within' if within else 'beyond'} one standard deviation ({best.sd:.2g}) of the best trial's seeds"
-    end = ": it is not shown to be worse." if within else "."
-    return Sentence(text=f"{text}, {than}{end}", kind="warning" if within else "note")
+def _looks(results: Results) -> Iterator[Sentence]:
+    """That the test set was looked at; what was seen is not in a report."""
+    seen = looks(results.decisions)
+    if not seen:
+        return
+    said = [
+        f"#{one.trial} by {one.who} on {datetime.fromtimestamp(one.when, UTC):%Y-%m-%d} ({one.reason})" for one in seen
+    ]
+    several = len(seen) > 1
+    times = f"{len(seen)} times" if several else "once"
+    text = f"The test set was looked at {times}: {'; '.join(said)}."
+    yield Sentence(text=text, kind="warning" if several else "note")
 
 
 def _losses(seen: Subject) -> Iterator[Sentence]:

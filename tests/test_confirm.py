@@ -253,3 +253,20 @@ def test_a_tasks_weights_are_evaluated_on_the_part_that_no_search_saw(tmp_path):
     assert seen.metrics["test_loss"].mean == pytest.approx(sum(losses) / len(losses), rel=1e-6)
     assert seen.metrics["test_loss"].n == 6
     assert {run.state for trial in open_archive(url).trials("l") for run in trial.runs} == {State.COMPLETE}
+
+
+def test_a_report_says_what_the_race_has_shown_and_that_the_test_set_was_looked_at(raced):
+    from hpsearch.report import page, verdict_of
+
+    study, url, _ = raced
+    _, found = confirm(study, open_archive(url), Place(db=url))
+    assert found.chosen is not None
+    look(study, url, found.chosen, "for <script>the report</script>")
+    results = hp.load("s", url)
+    words = " ".join(sentence.text for sentence in verdict_of(results))
+    assert found.words in words
+    assert "The test set was looked at" in words
+    assert "Left the race: #" in words
+    html = page(results)
+    assert "<script>the report" not in html
+    assert "test_loss" not in html

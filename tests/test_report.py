@@ -106,7 +106,10 @@ def test_a_best_at_the_edge(study) -> None:
     results = study("edge", seeds=2)
     ways = [sentence.way_out for sentence in verdict_of(results)]
     assert "x: {log: [0.01, 2.7]}" in ways
-    assert "mean and standard deviation of 2 seeds" in said(results)
+    assert "mean of 2 seeds; 95 % interval" in said(results)
+    assert "the runner-up #" in said(results)
+    assert "not shown: 2 seeds can show nothing" in said(results)
+    assert "hpsearch confirm s" in ways
     assert "The best of 16 values is partly luck" in said(results)
 
 
