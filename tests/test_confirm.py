@@ -225,11 +225,13 @@ def test_an_unconfirmed_trial_is_not_looked_at(tmp_path):
     assert not [d for d in open_archive(url).decisions("s") if d.kind == REVEAL]
 
 
-def test_a_tasks_weights_are_evaluated_on_the_part_that_no_search_saw(tmp_path):
+def test_a_tasks_weights_are_evaluated_on_the_part_that_no_search_saw(tmp_path, monkeypatch):
     import torch
 
     from hpsearch.training.data import sealed_test
     from hpsearch.training.load import load
+
+    monkeypatch.setattr(sys, "path", list(sys.path))  # load puts the study's folder on it
 
     shutil.copy(OBJECTIVES / "tasks.py", tmp_path)
     (tmp_path / "l.yaml").write_text(

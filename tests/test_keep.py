@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,9 +85,11 @@ def test_a_study_leaves_the_weights_of_its_best_trials_and_no_others(record, nam
 
 
 @pytest.mark.parametrize("name", ["lines", "alone"])
-def test_a_kept_model_gives_the_value_that_was_recorded(record, tmp_path, name):
+def test_a_kept_model_gives_the_value_that_was_recorded(record, tmp_path, monkeypatch, name):
     from hpsearch.training.data import prepare
     from hpsearch.training.load import load
+
+    monkeypatch.setattr(sys, "path", list(sys.path))  # load puts the study's folder on it
 
     results = hp.load(name, record)
     task = load(study(tmp_path).objective)
@@ -97,6 +100,14 @@ def test_a_kept_model_gives_the_value_that_was_recorded(record, tmp_path, name):
             loss = task.loss(model(validation.inputs), validation.targets)
         assert loss.item() == pytest.approx(run.value, rel=1e-6)
     assert results.best.model() is not None
+
+
+def test_loading_a_model_leaves_the_process_as_it_was(record):
+    results = hp.load("lines", record)
+    path, state = list(sys.path), torch.get_rng_state()
+    results.best.model()
+    assert sys.path == path
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_fused_or_alone_the_weights_are_the_same(record):

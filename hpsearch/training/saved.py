@@ -40,17 +40,17 @@ def load_models(
         NotFoundError: the file is gone.
         ObjectiveError: it is not the one that was kept, or the training code has changed so that it does not fit.
     """
-    task = _task(objective)
-    model_params = ModelParams(params)
     models = []
-    for state in _read(files / checkpoint.path, checkpoint.sha256):
-        model = task.model(model_params)
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            words = " ".join(str(error).split())
-            raise ObjectiveError(f"{objective}: its model does not take the kept weights: {words}") from error
-        models.append(model.to(device, dtype_of(task)).eval())
+    with clean_process(torch.get_num_threads()):  # this one may be a user's: its randomness and paths stay as they are
+        task, given = _task(objective), ModelParams(params)
+        for state in _read(files / checkpoint.path, checkpoint.sha256):
+            model = task.model(given)
+            try:
+                model.load_state_dict(state)
+            except RuntimeError as error:
+                words = " ".join(str(error).split())
+                raise ObjectiveError(f"{objective}: its model does not take the kept weights: {words}") from error
+            models.append(model.to(device, dtype_of(task)).eval())
     return models
 
 
@@ -66,8 +66,9 @@ def sealed_metrics(
         seed: the study's, which splits the data.
         threads: torch's.
     """
-    task, device = _task(objective), str(next(models[0].parameters()).device)
+    device = str(next(models[0].parameters()).device)
     with clean_process(threads):
+        task = _task(objective)
         part, transform = sealed_test(task, seed, device, ModelParams(params))
         take = partial(ready, Parts(train=part, validation=part, transform=transform), dtype_of(task))
         tables = [evaluate(task, model, part, take, prefix="test") for model in models]

@@ -179,7 +179,7 @@ def forges(run):
     """Says what a worker would say, of itself and of others, and ends as it should."""
     end = {"is": "Finished", "run": [0, 0, 0], "attempt": 9, "state": "complete", "value": -1.0, "best_epoch": 0}
     end |= {"last_epoch": 0, "reason": "", "error": "", "metrics": {}, "sealed": {}, "seconds": 0.0, "worker": "x"}
-    end |= {"engine": "", "environment": None}
+    end |= {"engine": "", "environment": None, "checkpoint": None}
     epoch = {"is": "EpochReport", "run": [77, 0, 0], "attempt": 1, "epoch": 0, "metrics": {"loss": -1.0}}
     epoch |= {"epochs": None, "layers": {}}
     grouped = {"is": "Grouped", "runs": [[77, 0, 0]], "engine": "vmap", "device": "cpu", "lanes": 64, "reason": ""}

@@ -70,7 +70,7 @@ def test_the_folder_is_the_studys_and_t10k_is_the_test_part(folder):
     assert params.read == {"images": "images"}
     assert len(parts.train.targets) + len(parts.validation.targets) == 60
     assert parts.train.inputs.dtype == torch.uint8
-    assert len(sealed_test(task, 0, "cpu", params).targets) == 20
+    assert len(sealed_test(task, 0, "cpu", params)[0].targets) == 20
 
 
 GOOD = idx(torch.zeros(3, 2, 2, dtype=torch.uint8))
