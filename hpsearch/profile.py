@@ -161,12 +161,16 @@ def _bin(whole: Parameter, k: int, count: int, here: Sequence[Trial], direction:
     )
 
 
-def edges_of(space: SearchSpace, trials: Sequence[Trial], direction: Direction) -> list[Edge]:
-    """Where the best trial lies within 5 % of an end of a range (on its own scale), or outside of it.
+def edges_of(
+    space: SearchSpace, trials: Sequence[Trial], direction: Direction, *, of: Trial | None = None
+) -> list[Edge]:
+    """Where the best trial (or ``of``) lies within 5 % of an end of a range (on its own scale), or outside of it.
 
     An end beyond which nothing makes sense is none: 0 of a plain range, 1 of one within [0, 1], the 1 of a count.
     """
     ranked = best_trials(trials, direction, max(3, min(10, len(trials) // 10)))
+    if of is not None:
+        ranked = [of, *(trial for trial in ranked if trial.number != of.number)]
     if not ranked:
         return []
     found = []

@@ -19,15 +19,14 @@ from hpsearch.confirm import Confirmation, confirmation
 from hpsearch.errors import ObjectiveError, UsageError
 from hpsearch.further import REVEAL
 from hpsearch.objective import ObjectiveAddress, source_hash
-from hpsearch.space import Categorical, Int, SearchSpace
+from hpsearch.profile import edges_of
+from hpsearch.space import SearchSpace
 from hpsearch.store import Store, StudyRecord, Turn, clean, this_process
 from hpsearch.strategy import Decision
 from hpsearch.study import Study
 from hpsearch.trial import Checkpoint, Direction, RunKey, Stage, Trial
 from hpsearch.verdict import Paired, Spread, paired, spread
 
-#: a best setting nearer than this to an end of its range, as a part of the range in its own scale, lies at the edge
-EDGE = 0.02
 #: norms of a layer's gradient outside of these, in the last epoch, are no healthy ones
 VANISHED, EXPLODED = 1e-6, 1e2
 #: seconds that a reveal holds the study
@@ -85,7 +84,7 @@ def checklist(
         _beats_baseline(trials, trial, race, study.direction),
         _beats_runner_up(trials, trial, race, study.direction),
         _confirmed(trial, race),
-        _not_at_an_edge(study.search_space, trial),
+        _not_at_an_edge(study.search_space, trials, trial, study.direction),
         _healthy(archive, study.name, trial),
         _same_code(study.objective, summary, trial),
     ]
@@ -273,22 +272,12 @@ def _confirmed(trial: Trial, race: Confirmation | None) -> Check:
     return Check(name=name, holds=True, words=race.optimism.words if race.optimism else race.words)
 
 
-def _not_at_an_edge(space: SearchSpace, trial: Trial) -> Check:
+def _not_at_an_edge(space: SearchSpace, trials: Sequence[Trial], trial: Trial, direction: Direction) -> Check:
     name = "not at an edge of its range"
     if trial.baseline:
         return Check(name=name, holds=None, words="the baseline was not searched")
-    hard = space.hard()
-    edges = []
-    for (parameter, axis), place in zip(hard.searched.items(), hard.to_unit(trial.params), strict=True):
-        if isinstance(axis, Categorical):
-            continue
-        value = trial.params[parameter]
-        # A whole number's place in the cube is the middle of its cell: there the ends themselves are the edge.
-        low, high = (
-            (value == axis.low, value == axis.high) if isinstance(axis, Int) else (place < EDGE, place > 1 - EDGE)
-        )
-        if low or high:
-            edges.append(f"{parameter} {value:.4g} lies at the {'lower' if low else 'upper'} end of its range")
+    found = edges_of(space, trials, direction, of=trial)
+    edges = [f"{one.name} {one.value:.4g} at the {one.side} end; try {one.suggestion}" for one in found]
     return Check(name=name, holds=not edges, words="; ".join(edges) or "every hyperparameter lies inside of its range")
 
 

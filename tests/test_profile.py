@@ -112,6 +112,14 @@ def test_an_edge_says_how_many_of_the_best_are_there() -> None:
     assert edges_of(space, diverged, DOWN) == []
 
 
+def test_another_trial_than_the_best_may_lie_at_an_edge() -> None:
+    space = SearchSpace({"p": Float(1.0, 2.0)})
+    trials = [trial(k, float(k), p=p) for k, p in enumerate([1.5, 1.99, 1.4])]
+    assert edges_of(space, trials, DOWN) == []
+    (edge,) = edges_of(space, trials, DOWN, of=trials[1])
+    assert (edge.trial, edge.side, edge.near, edge.top) == (1, "high", 1, 3)
+
+
 def test_the_hard_bounds_are_the_edge() -> None:
     space = SearchSpace({"p": Float(0.01, 0.1, log=True, hard_low=1e-3, hard_high=1.0)})
     assert edges_of(space, [trial(0, 1.0, p=0.1)], DOWN) == []
