@@ -256,7 +256,7 @@ def _end(
     seeds: int,
     trials: Sequence[Trial],
 ) -> Decision:
-    cost = {trial: _seconds(trials[trial], terms) for trial in active}
+    cost = {trial: _seconds(trials[trial], terms.seeds[:seeds]) for trial in active}
     leader = next((trial for trial in active if judgement and f"#{trial}" == judgement.leader), None)
     cheapest = min(active, key=lambda trial: (cost[trial], trial), default=None)
     # Seconds are noisy, too: what is hardly cheaper is no reason to take another than the best.
@@ -288,7 +288,7 @@ def _how_left(left: Sequence[Left]) -> str:
     return ", ".join([*said, *rest])
 
 
-def _seconds(trial: Trial, terms: Terms) -> float:
-    """Mean seconds of training of its runs in a race."""
-    seconds = [run.seconds for run in trial.runs if run.stage is Stage.CONFIRM and run.key.seed in terms.seeds]
+def _seconds(trial: Trial, seeds: Sequence[int]) -> float:
+    """Mean seconds of training of its runs with these seeds (a later race may have used what this one left over)."""
+    seconds = [run.seconds for run in trial.runs if run.stage is Stage.CONFIRM and run.key.seed in seeds]
     return sum(seconds) / len(seconds) if seconds else 0.0

@@ -162,3 +162,20 @@ def test_losers_checkpoints_are_forgotten_finalists_are_not():
     last = Race(terms, MIN, begun=True)(trials)
     assert {key.trial for key in last.forgotten} == {0, 2}
     assert len(last.forgotten) == 16
+
+
+def test_a_later_race_with_the_seeds_that_were_left_over_changes_nothing_of_the_first():
+    trials = searched([0.5, 0.1, 0.11])
+    terms = begin(trials, MIN, first=8, max_seeds=16)
+    trials, decisions = run_race(trials, terms, noisy([0.9, 0.1, 0.1]))
+    end = decisions[-1]
+    assert end.details["seeds"] < 16
+    left_over = [seed for seed in terms.seeds if RunKey(1, seed) not in {run.key for run in trials[1].runs}]
+    later = [Run(key=RunKey(n, seed), stage=Stage.CONFIRM) for n in (1, 2) for seed in left_over]
+    slow = [
+        replace(t, runs=tuple(replace(r, seconds=99.0) if r.key in {x.key for x in later[:2]} else r for r in t.runs))
+        for t in train(trials, later, noisy([0.9, 0.1, 0.1]))
+    ]
+    again = standing(terms, slow, MIN).end
+    assert again is not None
+    assert as_stored(again) == end
