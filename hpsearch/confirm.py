@@ -8,11 +8,11 @@ from typing import final
 
 from hpsearch.archive import Archive
 from hpsearch.errors import UsageError
-from hpsearch.finals import Race, Standing, Terms, begin, latest, standing
+from hpsearch.finals import Race, Standing, Terms, begin, fresh_values, latest, standing
 from hpsearch.launch import Outcome, Place, go_further
 from hpsearch.strategy import Decision
 from hpsearch.study import Study
-from hpsearch.trial import Direction, Stage, Trial
+from hpsearch.trial import Direction, Trial
 from hpsearch.verdict import Optimism, Spread, optimism, spread
 
 
@@ -65,7 +65,7 @@ def confirmation(trials: Sequence[Trial], decisions: Sequence[Decision], directi
     chosen = int(end.subject) if end and end.subject else None
     found = None
     if chosen is not None and (value := trials[chosen].value) is not None:
-        found = optimism(value, list(_fresh(trials[chosen], terms).values()), direction)
+        found = optimism(value, list(fresh_values(trials[chosen], terms).values()), direction)
     contenders = [_contender(trials[n], now, end) for n in _order(now, trials, direction)]
     return Confirmation(terms=terms, contenders=contenders, end=end, chosen=chosen, optimism=found)
 
@@ -113,16 +113,11 @@ def confirm(
     return outcome, found
 
 
-def _fresh(trial: Trial, terms: Terms) -> dict[int, float]:
-    """Seed -> value, of the seeds of a race."""
-    return {seed: value for seed, value in trial.values(Stage.CONFIRM).items() if seed in set(terms.seeds)}
-
-
 def _order(now: Standing, trials: Sequence[Trial], direction: Direction) -> list[int]:
     sign = 1.0 if direction is Direction.MINIMIZE else -1.0
 
     def place(number: int) -> tuple[bool, float]:
-        mean = spread(list(_fresh(trials[number], now.terms).values())).mean
+        mean = spread(list(fresh_values(trials[number], now.terms).values())).mean
         return mean is None, sign * (mean or 0.0)
 
     return [*sorted(now.active, key=place), *(left.trial for left in reversed(now.left))]
@@ -135,6 +130,6 @@ def _contender(trial: Trial, now: Standing, end: Decision | None) -> Contender:
     return Contender(
         trial=trial,
         searched=spread(list(trial.values().values())),
-        fresh=spread(list(_fresh(trial, now.terms).values())),
+        fresh=spread(list(fresh_values(trial, now.terms).values())),
         outcome=outcome,
     )

@@ -219,6 +219,11 @@ def latest(decisions: Sequence[Decision]) -> tuple[Terms | None, Decision | None
     return terms, ends[-1] if ends else None
 
 
+def fresh_values(trial: Trial, terms: Terms) -> dict[int, float]:
+    """Seed -> value of a trial's complete runs with the seeds of a race."""
+    return {seed: value for seed, value in trial.values(Stage.CONFIRM).items() if seed in terms.seeds}
+
+
 def _unusable(active: Sequence[int], seeds: Sequence[int], runs: Mapping[RunKey, Run]) -> list[Left]:
     """Trials of which a run has failed or diverged on a fresh seed: they have no value there."""
     gone = []

@@ -17,6 +17,7 @@ from typing import Any, final
 from hpsearch.archive import Archive, StudySummary
 from hpsearch.confirm import Confirmation, confirmation
 from hpsearch.errors import ObjectiveError, UsageError
+from hpsearch.finals import fresh_values
 from hpsearch.further import REVEAL
 from hpsearch.objective import ObjectiveAddress, source_hash
 from hpsearch.profile import edges_of
@@ -24,7 +25,7 @@ from hpsearch.space import SearchSpace
 from hpsearch.store import Store, StudyRecord, Turn, clean, this_process
 from hpsearch.strategy import Decision
 from hpsearch.study import Study
-from hpsearch.trial import Checkpoint, Direction, RunKey, Stage, Trial
+from hpsearch.trial import Checkpoint, Direction, RunKey, Trial
 from hpsearch.verdict import Paired, Spread, paired, spread
 
 #: norms of a layer's gradient outside of these, in the last epoch, are no healthy ones
@@ -136,7 +137,7 @@ def reveal(
             hint=f"hpsearch ship {study.name}/{race.chosen} --reveal-test --reason ...",
         )
     trial = trials[number]
-    values = {s: v for s, v in trial.values(Stage.CONFIRM).items() if s in race.terms.seeds}
+    values = fresh_values(trial, race.terms)
     runs = [RunKey(number, seed) for seed in values]
     kept = {key: c for key, c in archive.checkpoints(study.name).items() if key in set(runs)}
     tables = _evaluated(study, trial, kept, files) if kept else {k: dict(v) for k, v in sealed(runs).items()}
@@ -217,9 +218,7 @@ def _who() -> str:
 
 def _values(trial: Trial, race: Confirmation | None) -> dict[int, float]:
     """Of the race's fresh seeds where the trial was in it, else of the search."""
-    if race is None:
-        return trial.values()
-    return {seed: value for seed, value in trial.values(Stage.CONFIRM).items() if seed in race.terms.seeds}
+    return fresh_values(trial, race.terms) if race else trial.values()
 
 
 def _against(trial: Trial, other: Trial, race: Confirmation | None, direction: Direction) -> Paired:
