@@ -20,25 +20,10 @@ import jinja2
 from hpsearch import __version__
 from hpsearch.confirm import Confirmation, confirmation
 from hpsearch.errors import UsageError
-from hpsearch.figures import (
-    curves,
-    grid_or_random,
-    history,
-    importances,
-    interaction,
-    layers,
-    lr_curve,
-    pairs,
-    parallel,
-    rounds,
-    subject,
-    theme,
-    timeline,
-)
+from hpsearch.figures import lr_curve, subject, theme
 from hpsearch.figures.subject import Subject, seeds_of
-from hpsearch.importance import Importances
-from hpsearch.importance import importances as importances_of
 from hpsearch.parameter import Categorical, Value
+from hpsearch.pictures import pictures, source_of
 from hpsearch.profile import INDEPENDENT, edges_of, gain_of
 from hpsearch.results import Results
 from hpsearch.ship import looks
@@ -59,17 +44,6 @@ class Sentence:
     kind: str = "note"
     #: what to type or to write into the study file; empty where there is nothing to do
     way_out: str = ""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A picture with the sentence above it."""
-
-    name: str
-    sentence: str
-    #: plotly JSON; safe within <script>
-    json: str
 
 
 def report(results: Results, path: Path) -> int:
@@ -97,7 +71,6 @@ def report(results: Results, path: Path) -> int:
 def page(results: Results) -> str:
     """The page, as HTML."""
     seen = subject.of(results)
-    mattered = importances_of(seen.space, seen.trials, seen.direction)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     return templates.get_template("report.html").render(
@@ -110,7 +83,10 @@ def page(results: Results) -> str:
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
         verdict=verdict_of(results),
-        pictures=list(pictures(results, seen, mattered)),
+        pictures=[
+            {"name": drawn.name, "sentence": drawn.sentence, "json": _script(drawn.figure)}
+            for drawn in pictures(source_of(results))
+        ],
         names=list(seen.space.parameters),
         rows=rows(seen),
         total=len(seen.trials),
@@ -243,60 +219,12 @@ def _losses(seen: Subject) -> Iterator[Sentence]:
         yield Sentence(text=f"Most failed runs ended with: {common[:200]}", kind="warning", way_out=way)
 
 
-def pictures(results: Results, seen: Subject, mattered: Importances) -> Iterator[Picture]:
-    """The pictures that this study has something to show in."""
-    if not seen.ended:
-        return
-    top = results.top(curves.TOP)
-    yield _picture("history", "How the best value fell or rose, trial by trial.", history.figure(history.data(seen)))
-    if top:
-        told = results.archive.curves(seen.study, [t.number for t in top], [seen.metric])
-        found = curves.data(seen, told)
-        if found.lines:
-            yield _picture("curves", "How the best trials learned, over their seeds.", curves.figure(found))
-    name = lr_curve.parameter_of(seen)
-    if name is not None:
-        words = f"Good values of {name} lie where the line is best; trials that diverged are below."
-        yield _picture("lr_curve", words, lr_curve.figure(lr_curve.data(seen, name)))
-    zoomed = rounds.data(seen, results.decisions)
-    if zoomed is not None:
-        yield _picture("rounds", "Where each round looked, and where its best trial was.", rounds.figure(zoomed))
-    axes = list(seen.space.searched)
-    if not mattered.reason:
-        words = "What set the best apart. Where whiskers overlap, the order is not sure."
-        yield _picture("importances", words, importances.figure(importances.data(mattered)))
-        axes = [share.name for share in mattered.fanova]
-    if len(axes) > 1:
-        words = f"{axes[0]} and {axes[1]} together, the others averaged."
-        yield _picture("interaction", words, interaction.figure(interaction.data(seen, axes[0], axes[1])))
-        words = f"How many values of {axes[0]} were tried: a grid tries few, random search a new one with every trial."
-        found_grid = grid_or_random.data([seen], axes[0], axes[1])
-        yield _picture("grid_or_random", words, grid_or_random.figure(found_grid))
-        words = "Each line is a trial; the best ones are dark and thick."
-        yield _picture("parallel", words, parallel.figure(parallel.data(seen)))
-    yield from _details(results, seen, top)
-
-
-def _details(results: Results, seen: Subject, top: Sequence[Trial]) -> Iterator[Picture]:
-    if len(top) > 1 and len(top[0].runs) > 1:
-        words = "The two best trials on the seeds they share: lines that cross are seeds that disagree."
-        yield _picture("pairs", words, pairs.figure(pairs.data(seen, top[0], top[1])))
-    if top and top[0].runs:
-        key = top[0].runs[0].key
-        norms = layers.data(f"{seen.study}/{key}", results.archive.layers(seen.study, key))
-        if norms is not None:
-            yield _picture("layers", "Gradients and weights of the best trial's first seed.", layers.figure(norms))
-    lanes = timeline.data(seen)
-    if lanes is not None:
-        yield _picture("timeline", "Which worker trained what, and when it waited.", timeline.figure(lanes))
-
-
-def _picture(name: str, sentence: str, figure: Any) -> Picture:
+def _script(figure: Any) -> str:
+    """A figure as JSON within <script>: no text of the record may end it."""
     plain = json.loads(figure.to_json())
     plain["layout"].pop("template", None)
     text = json.dumps(plain, separators=(",", ":"))
-    # JSON within <script>: no text of the record may end it.
-    return Picture(name=name, sentence=sentence, json=text.replace("<", "\\u003c").replace("&", "\\u0026"))
+    return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
 def rows(seen: Subject) -> list[dict[str, Any]]:

@@ -52,6 +52,8 @@ ROOMS = {
     "jinja2": ["report.py", "dashboard/"],
     "ray": ["executors/_ray_driver.py", "bridges/"],
     "fastapi": ["dashboard/"],
+    "starlette": ["dashboard/"],
+    "uvicorn": ["dashboard/"],
     "sklearn": [],
 }
 #: the one import outside: TrainingTask's default loss, in the method that needs it

@@ -8,20 +8,37 @@ import os
 import shutil
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import Any, NoReturn, final
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
-from hpsearch.space import Params
+from hpsearch.written import (
+    ago as ago,
+)
+from hpsearch.written import (
+    duration as duration,
+)
+from hpsearch.written import (
+    number as number,
+)
+from hpsearch.written import (
+    params_text as params_text,
+)
+from hpsearch.written import (
+    printable as printable,
+)
+from hpsearch.written import (
+    setting_text as setting_text,
+)
+from hpsearch.written import (
+    spark as spark,
+)
+from hpsearch.written import (
+    spread_text as spread_text,
+)
 
-if TYPE_CHECKING:
-    from hpsearch.trial import Trial
-
-BLOCKS = "▁▂▃▄▅▆▇█"
 #: no cell of a table is wider
 WIDEST = 40
 COLUMN_GAP = 2
@@ -79,85 +96,6 @@ def interactive() -> bool:
 def lively() -> bool:
     """True where stderr is a terminal that can redraw itself, and no CI job."""
     return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") not in (None, "", "dumb")
-
-
-def printable(text: str, *, lines: bool = False) -> str:
-    """The text with control characters, direction marks and lone surrogates spelled out: ``\\x1b``.
-
-    With ``lines``, line ends and tabs stay.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    kept = "\n\t" if lines else ""
-    return "".join(c if c in kept or unicodedata.category(c) not in _TRICKY else _spelled(c) for c in text)
-
-
-#: control, format (direction marks among them), surrogate, private use, line and paragraph separators
-_TRICKY = frozenset(["Cc", "Cf", "Cs", "Co", "Zl", "Zp"])
-
-
-def _spelled(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode()
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """``0.0462``, ``3.2e-05``; an en dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}g}"
-
-
-def setting_text(value: object, digits: int = 4) -> str:
-    """A hyperparameter's value, short; an en dash for null, or where there is none."""
-    if value is None:
-        return "–"
-    return f"{value:.{digits}g}" if isinstance(value, float) else printable(str(value))
-
-
-def params_text(params: Params, digits: int = 4) -> str:
-    """``lr 0.01  momentum 0.9``."""
-    return "  ".join(f"{printable(name)} {setting_text(value, digits)}" for name, value in params.items())
-
-
-def spread_text(trial: Trial) -> str:
-    """``0.0462 ± 0.0057 (5)``: mean, sample standard deviation over seeds, number of seeds."""
-    spread = "" if trial.sd is None else f" ± {trial.sd:.2g}"
-    return (
-        f"{number(trial.value)}{spread} ({len(trial.search_runs)})"
-        if trial.search_runs
-        else f"{number(trial.value)}{spread}"
-    )
-
-
-def duration(seconds: float | None) -> str:
-    """``0:04``, ``7:20``, ``1:02:03``, ``3d 4h``."""
-    if seconds is None or not math.isfinite(seconds):
-        return "–"
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24}d {hours % 24}h"
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def ago(seconds: float) -> str:
-    """``3 s ago``, ``5 min ago``, ``2 h ago``, ``4 d ago``."""
-    for unit, size in [("d", 86400), ("h", 3600), ("min", 60)]:
-        if seconds >= 2 * size:
-            return f"{int(seconds // size)} {unit} ago"
-    return f"{max(0, int(seconds))} s ago"
-
-
-def spark(values: Sequence[float], width: int = 24) -> str:
-    """A curve in block characters, lowest to highest; longer ones are averaged to ``width`` cells."""
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return ""
-    n = min(width, len(finite))
-    edges = [k * len(finite) // n for k in range(n + 1)]
-    means = [sum(finite[a:b]) / (b - a) for a, b in pairwise(edges)]
-    low, high = min(means), max(means)
-    if high == low or not math.isfinite(high - low):
-        return BLOCKS[3] * n
-    return "".join(BLOCKS[min(7, int((mean - low) / (high - low) * 8))] for mean in means)
 
 
 def width() -> int | None:

@@ -47,6 +47,8 @@ def new(title: str, note: str = "", *, height: int = 420) -> go.Figure:
         hoverlabel={"align": "left"},
         legend={"orientation": "h", "x": 0, "y": 0.01, "yref": "container", "yanchor": "bottom"},
         hovermode="closest",
+        # For a page that says both beside the picture.
+        meta={"title": title, "note": note},
     )
     return figure
 

@@ -1,0 +1,16 @@
+"""The dashboard: pages and a REST API over the record, read-only unless actions are allowed.
+
+With the network off everything works: pages ask this server for their pictures, and nobody else for anything.
+
+    app             routes, record and guard put together: ``make_app``
+    access guard    who may do what; one layer that holds every request to it
+    record          the record in memory: a ``View`` of a study at one revision, and what was computed of it, once
+    wanted query    what a request is about: the study of its path, the trials that its query chooses
+    drawing         pictures as plotly's JSON in the page's colours, and as tables
+    api/            the REST API, a file a noun
+    pages/          the pages, a file a noun, with ``templates/``; ``frame`` is what all have
+    static/         app.js, app.css, plotly.js (its cartesian bundle, of the version that the wheel has)
+
+A page is HTML from the server, with what it says in words and tables; ``app.js`` draws a picture when it comes into
+sight. The URL holds the state of a page: filters are GET forms, and pictures get the same query.
+"""

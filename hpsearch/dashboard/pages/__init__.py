@@ -1,0 +1,9 @@
+"""The pages: a file a noun, a template each in ``templates/``. What they show comes with them as HTML; pictures are
+asked for when they come into sight.
+"""
+
+from __future__ import annotations
+
+from hpsearch.dashboard.pages import overview
+
+ROUTERS = (overview.router,)

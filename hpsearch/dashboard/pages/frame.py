@@ -1,0 +1,103 @@
+"""What every page has: the templates, the words in them, the tabs, the filter bar, the live revision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import jinja2
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+
+from hpsearch import __version__
+from hpsearch.dashboard.query import Filter
+from hpsearch.dashboard.record import View, revision_of
+from hpsearch.written import ago, duration, number, setting_text, spark
+
+#: the tabs of a study: (path below it, word)
+TABS = (
+    ("", "Overview"),
+    ("trials", "Trials"),
+    ("params", "Params"),
+    ("rounds", "Rounds"),
+    ("grid-vs-random", "Grid or random"),
+    ("compare", "Compare"),
+    ("diagnostics", "Diagnostics"),
+    ("workers", "Workers"),
+    ("ship", "Ship"),
+)
+
+
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "number": number,
+        "setting": setting_text,
+        "duration": duration,
+        "spark": spark,
+        "since": lambda when: ago(time.time() - when),
+        "clock": lambda when: datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        "segment": lambda text: quote(str(text), safe=""),
+    }
+    made.globals |= {"tabs": TABS, "version": __version__}
+    return made
+
+
+_TEMPLATES = _environment()
+
+
+def render(request: Request, template: str, /, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page."""
+    theme = request.cookies.get("theme", "")
+    text = _TEMPLATES.get_template(template).render(
+        theme=theme if theme in ("light", "dark") else "",
+        path=request.url.path,
+        query=request.url.query,
+        **values,
+    )
+    return HTMLResponse(text, status_code=status)
+
+
+def study_page(
+    request: Request, template: str, view: View, tab: str, wanted: Filter | None = None, **values: Any
+) -> HTMLResponse:
+    """A page of a study.
+
+    Args:
+        tab: of ``TABS``, by its path.
+        wanted: the filter of a page that has one.
+    """
+    return render(
+        request,
+        template,
+        view=view,
+        study=view.summary,
+        spec=view.summary.spec,
+        tab=tab,
+        wanted=wanted,
+        filters=_filters(wanted) if wanted else "",
+        revision=revision_of(view.summary),
+        api=f"/api/v1/studies/{quote(view.name, safe='')}",
+        root=f"/s/{quote(view.name, safe='')}",
+        **values,
+    )
+
+
+def card(name: str, title: str, wide: bool = False, **options: Any) -> Mapping[str, Any]:
+    """A picture's card: its name of ``pictures.PICTURES``, and the choices of its address."""
+    chosen = {key: value for key, value in options.items() if value not in (None, "", ())}
+    return {"name": name, "title": title, "wide": wide, "query": urlencode(chosen, doseq=True)}
+
+
+def _filters(wanted: Filter) -> str:
+    return urlencode([*(("state", s) for s in wanted.state), *(("where", w) for w in wanted.where)])

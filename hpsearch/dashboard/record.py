@@ -1,0 +1,156 @@
+"""The record as the dashboard holds it: read once a revision, however many ask."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, cast, final
+
+from hpsearch.archive import Archive, StudySummary
+from hpsearch.errors import NotFoundError
+from hpsearch.figures import subject
+from hpsearch.figures.subject import Subject
+from hpsearch.pictures import Source
+from hpsearch.results import Results
+from hpsearch.settings import files_folder
+from hpsearch.strategy import Decision
+from hpsearch.trial import Direction, Trial
+
+T = TypeVar("T")
+#: studies whose trials are kept in memory
+KEPT = 4
+
+
+@final
+@dataclass(frozen=True)
+class View:
+    """One study at one revision, with what was computed of it."""
+
+    results: Results
+    decisions: Sequence[Decision]
+    _made: dict[Hashable, Future[Any]] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def summary(self) -> StudySummary:
+        return self.results.study
+
+    @property
+    def name(self) -> str:
+        return self.summary.name
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        return self.results.trials
+
+    @property
+    def direction(self) -> Direction:
+        return self.results.direction
+
+    @property
+    def archive(self) -> Archive:
+        return self.results.archive
+
+    @property
+    def subject(self) -> Subject:
+        """All trials, as pictures see them."""
+        return self.once("subject", lambda: subject.of(self.results))
+
+    @property
+    def source(self) -> Source:
+        """What pictures of all trials are made of."""
+        return self.once("source", lambda: Source(self.subject, self.decisions, self.archive))
+
+    def source_of(self, key: Hashable, trials: Callable[[], Sequence[Trial]]) -> Source:
+        """What pictures of some trials are made of; ``key`` names the choice."""
+
+        def make() -> Source:
+            return Source(replace(self.subject, trials=trials()), self.decisions, self.archive)
+
+        return self.once(("source", key), make)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made once for this revision: who asks meanwhile waits for it, and for nothing else."""
+        with self._lock:
+            found = self._made.get(key)
+            mine = found is None
+            if found is None:
+                found = self._made[key] = Future()
+        if mine:
+            try:
+                found.set_result(make())
+            except BaseException as error:
+                with self._lock:
+                    del self._made[key]
+                found.set_exception(error)
+                raise
+        return cast(T, found.result())
+
+    def trial(self, number: int) -> Trial:
+        """One trial.
+
+        Raises:
+            NotFoundError: there is no such trial.
+        """
+        return self.results.trial(number).trial
+
+
+@final
+class Record:
+    """All studies of a database, for readers; nothing is ever written or created through it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._archive: Archive | None = None
+        self._views: OrderedDict[str, View] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def archive(self) -> Archive:
+        """The database's door.
+
+        Raises:
+            NotFoundError: it is not there (yet).
+        """
+        from hpsearch.stores.sql import open_archive
+
+        if self._archive is None:
+            self._archive = open_archive(self.url)
+        return self._archive
+
+    def studies(self) -> list[StudySummary]:
+        """All studies, the latest changed first; [] where there is no database yet."""
+        try:
+            return self.archive.studies()
+        except NotFoundError:
+            return []
+
+    def view(self, study: str) -> View:
+        """One study as it is now.
+
+        Raises:
+            NotFoundError: there is no such study.
+        """
+        summary = self.archive.study(study)
+        with self._lock:
+            kept = self._views.get(study)
+            if kept is not None and revision_of(kept.summary) == revision_of(summary):
+                self._views.move_to_end(study)
+                return kept
+        files = files_folder(self.url, summary.name)
+        results = Results(summary, self.archive.trials(study), self.archive, files)
+        view = View(results, self.archive.decisions(study))
+        with self._lock:
+            self._views[study] = view
+            self._views.move_to_end(study)
+            while len(self._views) > KEPT:
+                self._views.popitem(last=False)
+        return view
+
+
+def revision_of(summary: StudySummary) -> str:
+    """What changes with anything that a reader sees of a study; also its ETag."""
+    return f"{summary.rev}-{summary.state}-{len(summary.notes)}-{len(summary.tags)}"

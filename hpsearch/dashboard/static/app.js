@@ -1,0 +1,182 @@
+// The pages' only script of ours: draws pictures when they come into sight, keeps the page live, and answers keys.
+"use strict";
+const $ = (selector, root = document) => root.querySelector(selector);
+const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const dark = () => (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+
+function say(text) {
+  const box = $("#said");
+  box.textContent = text;
+  clearTimeout(say.timer);
+  say.timer = setTimeout(() => (box.textContent = ""), 4000);
+}
+
+// --- pictures -------------------------------------------------------------------------------------------------------
+let plotly;
+function library() {
+  plotly ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = "/static/plotly-cartesian.min.js";
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => reject(new Error("the drawing library did not load"));
+    document.head.append(script);
+  });
+  return plotly;
+}
+
+function address(figure, more) {
+  const url = new URL(figure.dataset.figure, location.href);
+  url.searchParams.set("theme", dark() ? "dark" : "light");
+  for (const [key, value] of Object.entries(more || {})) url.searchParams.set(key, value);
+  return url;
+}
+
+async function draw(figure) {
+  const card = figure.closest(".card");
+  const sentence = $(".sentence", card);
+  try {
+    const answer = await fetch(address(figure));
+    const found = await answer.json();
+    if (!answer.ok) throw new Error(found.detail || answer.statusText);
+    sentence.textContent = [found.sentence, found.note].filter(Boolean).join(" ");
+    card.classList.toggle("empty", !found.shown);
+    if (!found.shown) {
+      if (window.Plotly) window.Plotly.purge(figure);
+      figure.replaceChildren();
+      figure.classList.remove("waiting");
+      figure.dataset.drawn = "none";
+      return;
+    }
+    const Plotly = await library();
+    figure.setAttribute("role", "img");
+    figure.setAttribute("aria-label", sentence.textContent);
+    await Plotly.react(figure, found.data, { ...found.layout, autosize: true }, { responsive: false, displaylogo: false, displayModeBar: "hover" });
+    figure.classList.remove("waiting");
+    figure.dataset.drawn = "yes";
+  } catch (error) {
+    sentence.textContent = `This picture could not be drawn: ${error.message}`;
+    figure.dataset.drawn = "failed";
+  }
+}
+
+const sight = new IntersectionObserver((seen) => {
+  for (const { target, isIntersecting } of seen) {
+    if (!isIntersecting) continue;
+    sight.unobserve(target);
+    draw(target);
+  }
+}, { rootMargin: "300px" });
+const sizes = new ResizeObserver((seen) => {
+  for (const { target } of seen) if (target.dataset.drawn === "yes") window.Plotly.Plots.resize(target);
+});
+
+function pictures(root = document) {
+  for (const figure of $$("figure[data-figure]", root)) {
+    figure.classList.add("waiting");
+    sight.observe(figure);
+    sizes.observe(figure);
+  }
+}
+const drawn = () => $$("figure[data-drawn]");
+addEventListener("beforeprint", () => $$("figure[data-figure]:not([data-drawn])").forEach((figure) => { sight.unobserve(figure); draw(figure); }));
+
+async function table(button) {
+  const card = button.closest(".card");
+  const figure = $("figure", card);
+  const old = $(".astablebox", card);
+  button.setAttribute("aria-pressed", String(!old));
+  if (old) { old.remove(); figure.hidden = false; return; }
+  const found = await (await fetch(address(figure, { format: "table" }))).json();
+  const box = document.createElement("div");
+  box.className = "scroll astablebox";
+  box.tabIndex = 0;
+  const made = box.appendChild(document.createElement("table"));
+  const head = made.createTHead().insertRow();
+  for (const word of found.heads || []) {
+    const cell = document.createElement("th");
+    cell.scope = "col";
+    cell.textContent = word;
+    head.append(cell);
+  }
+  const body = made.createTBody();
+  for (const row of found.rows || []) {
+    const line = body.insertRow();
+    for (const value of row) line.insertCell().textContent = typeof value === "number" ? Number(value.toPrecision(6)) : value ?? "";
+  }
+  figure.hidden = true;
+  figure.after(box);
+}
+
+// --- colours ----------------------------------------------------------------------------------------------------------
+$("#theme").addEventListener("click", () => {
+  const next = dark() ? "light" : "dark";
+  document.documentElement.dataset.theme = next;
+  document.cookie = `theme=${next}; path=/; max-age=31536000; SameSite=Strict`;
+  drawn().forEach(draw);
+});
+
+// --- copying --------------------------------------------------------------------------------------------------------
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    say("copied");
+  } catch {
+    say(text); // a page without https or permission: it can still be read and marked
+  }
+}
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.copy !== undefined) copy(button.dataset.copy);
+  else if (button.dataset.copyLink !== undefined) copy(location.href);
+  else if (button.classList.contains("astable")) table(button);
+  else if (button.id === "help") $("#keys").showModal();
+});
+
+// --- keys -------------------------------------------------------------------------------------------------------------
+const rows = () => $$("table.rows tbody tr[data-trial]");
+const chosen = new Set(new URLSearchParams(location.search).getAll("selected"));
+function mark() {
+  for (const row of rows()) {
+    const box = $("input[type=checkbox]", row);
+    if (box) box.checked = chosen.has(row.dataset.trial);
+  }
+}
+document.addEventListener("change", (event) => {
+  const row = event.target.closest("tr[data-trial]");
+  if (row && event.target.type === "checkbox") event.target.checked ? chosen.add(row.dataset.trial) : chosen.delete(row.dataset.trial);
+});
+function step(by) {
+  const all = rows();
+  if (!all.length) return;
+  const now = all.findIndex((row) => row.classList.contains("here"));
+  all[now]?.classList.remove("here");
+  const next = all[Math.min(Math.max(now + by, 0), all.length - 1)];
+  next.classList.add("here");
+  next.scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
+  say(`trial ${next.dataset.trial}`);
+}
+function compare() {
+  if (chosen.size < 2) return say("select two trials with x first");
+  const [a, b] = [...chosen];
+  location.href = `/s/${encodeURIComponent(document.body.dataset.study)}/compare?a=${a}&b=${b}`;
+}
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog[open]")) return;
+  const here = $("tr.here");
+  if (event.key === "/") { event.preventDefault(); $(".filters input, .filters select")?.focus(); }
+  else if (event.key === "j") step(1);
+  else if (event.key === "k") step(-1);
+  else if (event.key === "Enter" && here && event.target === document.body) location.href = here.dataset.href;
+  else if (event.key === "x" && here) {
+    const box = $("input[type=checkbox]", here);
+    if (box) box.click();
+    else chosen.has(here.dataset.trial) ? chosen.delete(here.dataset.trial) : chosen.add(here.dataset.trial);
+    say(`${chosen.size} selected`);
+  } else if (event.key === "c") compare();
+  else if (event.key === "?") $("#keys").showModal();
+});
+
+pictures();
+mark();

@@ -1,0 +1,36 @@
+"""What a request is about: the study and the trials that its path and its query name."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Path, Request
+
+from hpsearch.dashboard.query import Filter, filter_of
+from hpsearch.dashboard.record import Record, View
+from hpsearch.pictures import Source
+from hpsearch.trial import LARGEST
+
+
+def record_of(request: Request) -> Record:
+    """The record that the application serves."""
+    return cast(Record, request.app.state.record)
+
+
+def view_of(request: Request, study: Annotated[str, Path(description="the study's name", max_length=100)]) -> View:
+    """The study that the path names."""
+    return record_of(request).view(study)
+
+
+def source_of(view: Annotated[View, Depends(view_of)], wanted: Annotated[Filter, Depends(filter_of)]) -> Source:
+    """The study's record, of the trials that the query chooses."""
+    return view.source_of(wanted, lambda: wanted.choose(view.subject)) if wanted else view.source
+
+
+#: parameters of endpoints
+TheRecord = Annotated[Record, Depends(record_of)]
+TheView = Annotated[View, Depends(view_of)]
+TheFilter = Annotated[Filter, Depends(filter_of)]
+TheSource = Annotated[Source, Depends(source_of)]
+TheNumber = Annotated[int, Path(description="the trial's number", ge=0, le=LARGEST)]
+TheSeed = Annotated[int, Path(description="the run's seed", ge=0, le=LARGEST)]

@@ -1,0 +1,245 @@
+"""The pictures of a study by their names, each with the sentence that goes above it: what every door shows.
+
+picture("history", source_of(hp.load("digits"))).figure.show()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, final
+
+from hpsearch.archive import Archive
+from hpsearch.errors import NotFoundError, UsageError
+from hpsearch.figures import (
+    curves,
+    grid_or_random,
+    history,
+    importances,
+    interaction,
+    layers,
+    lr_curve,
+    pairs,
+    parallel,
+    rounds,
+    subject,
+    timeline,
+)
+from hpsearch.figures.subject import Subject
+from hpsearch.importance import Importances
+from hpsearch.importance import importances as importances_of
+from hpsearch.results import Results
+from hpsearch.strategy import Decision
+from hpsearch.trial import RunKey, Trial, best_trials
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+@final
+@dataclass(frozen=True)
+class Source:
+    """What pictures are made of: a study's record, or the part of it that a filter leaves."""
+
+    subject: Subject
+    decisions: Sequence[Decision]
+    archive: Archive
+
+    @cached_property
+    def importances(self) -> Importances:
+        """What mattered; a second of work."""
+        return importances_of(self.subject.space, self.subject.trials, self.subject.direction)
+
+    @cached_property
+    def top(self) -> list[Trial]:
+        """The trials whose curves are drawn, best first."""
+        return best_trials(self.subject.trials, self.subject.direction, curves.TOP)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a picture is to show, where it offers a choice; None: what says most."""
+
+    #: hyperparameters
+    x: str | None = None
+    y: str | None = None
+    #: numbers of trials
+    trials: tuple[int, ...] = ()
+    run: RunKey | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture with the sentence above it."""
+
+    name: str
+    sentence: str
+    #: None where there is nothing to show, and ``sentence`` says why
+    figure: go.Figure | None
+
+
+def source_of(results: Results) -> Source:
+    """A loaded study as pictures see it."""
+    return Source(subject=subject.of(results), decisions=results.decisions, archive=results.archive)
+
+
+def picture(name: str, source: Source, options: Options | None = None) -> Picture:
+    """One picture.
+
+    Raises:
+        NotFoundError: there is none of this name, or no such trial.
+        UsageError: a hyperparameter of ``options`` is not searched.
+    """
+    if name not in PICTURES:
+        raise NotFoundError(f"there is no picture {name!r}", hint=f"there are {', '.join(PICTURES)}")
+    options = options or Options()
+    for axis in (options.x, options.y):
+        if axis is not None and axis not in source.subject.space.searched:
+            searched = ", ".join(source.subject.space.searched) or "none"
+            raise UsageError(f"{axis!r} is no hyperparameter that is searched", hint=f"searched: {searched}")
+    if not source.subject.ended:
+        return Picture(name=name, sentence="No trial has ended yet.", figure=None)
+    sentence, figure = PICTURES[name](source, options)
+    return Picture(name=name, sentence=sentence, figure=figure)
+
+
+def pictures(source: Source) -> Iterator[Picture]:
+    """The pictures that this study has something to show in, in the order of a report."""
+    for name in PICTURES:
+        found = picture(name, source)
+        if found.figure is not None:
+            yield found
+
+
+Drawn = tuple[str, "go.Figure | None"]
+
+
+def _history(source: Source, options: Options) -> Drawn:
+    return "How the best value fell or rose, trial by trial.", history.figure(history.data(source.subject))
+
+
+def _curves(source: Source, options: Options) -> Drawn:
+    seen = source.subject
+    chosen = [_trial(source, n) for n in options.trials] or source.top
+    told = source.archive.curves(seen.study, [t.number for t in chosen], [seen.metric]) if chosen else []
+    found = curves.data(seen, told)
+    if not found.lines:
+        return f"No trial has told {seen.metric} epoch by epoch.", None
+    return "How the best trials learned, over their seeds.", curves.figure(found)
+
+
+def _lr_curve(source: Source, options: Options) -> Drawn:
+    name = options.x or lr_curve.parameter_of(source.subject)
+    if name is None:
+        return "No numeric hyperparameter is searched.", None
+    words = f"Good values of {name} lie where the line is best; trials that diverged are below."
+    return words, lr_curve.figure(lr_curve.data(source.subject, name))
+
+
+def _rounds(source: Source, options: Options) -> Drawn:
+    found = rounds.data(source.subject, source.decisions)
+    if found is None:
+        return "This strategy does not narrow the search space.", None
+    return "Where each round looked, and where its best trial was.", rounds.figure(found)
+
+
+def _importances(source: Source, options: Options) -> Drawn:
+    found = source.importances
+    if found.reason:
+        return f"Nothing can be said of importance: {found.reason}.", None
+    words = "What set the best apart. Where whiskers overlap, the order is not sure."
+    return words, importances.figure(importances.data(found))
+
+
+def _axes(source: Source, options: Options) -> tuple[str, str] | None:
+    """Two hyperparameters: the chosen ones, else those that mattered most."""
+    found = source.importances
+    names = list(source.subject.space.searched)
+    ranked = names if found.reason else [share.name for share in found.fanova]
+    order = [name for name in dict.fromkeys([*ranked, *names]) if name not in (options.x, options.y)]
+    axes = [options.x or next(iter(order), None), options.y]
+    axes[1] = axes[1] or next((name for name in order if name != axes[0]), None)
+    return None if axes[0] is None or axes[1] is None or axes[0] == axes[1] else (axes[0], axes[1])
+
+
+ONE = "Fewer than two hyperparameters are searched."
+
+
+def _interaction(source: Source, options: Options) -> Drawn:
+    axes = _axes(source, options)
+    if axes is None:
+        return ONE, None
+    words = f"{axes[0]} and {axes[1]} together, the others averaged."
+    return words, interaction.figure(interaction.data(source.subject, *axes))
+
+
+def _grid_or_random(source: Source, options: Options) -> Drawn:
+    axes = _axes(source, options)
+    if axes is None:
+        return ONE, None
+    words = f"How many values of {axes[0]} were tried: a grid tries few, random search a new one with every trial."
+    return words, grid_or_random.figure(grid_or_random.data([source.subject], *axes))
+
+
+def _parallel(source: Source, options: Options) -> Drawn:
+    if len(source.subject.space.searched) < 2:
+        return ONE, None
+    words = "Each line is a trial; the best ones are dark and thick."
+    return words, parallel.figure(parallel.data(source.subject))
+
+
+def _pairs(source: Source, options: Options) -> Drawn:
+    chosen = [_trial(source, n) for n in options.trials] or source.top
+    if len(chosen) < 2:
+        return "There are no two trials with a value.", None
+    if not (options.trials or len(chosen[0].runs) > 1):
+        return "With one seed a trial there is nothing to compare seed by seed.", None
+    which = f"#{chosen[0].number} and #{chosen[1].number}" if options.trials else "The two best trials"
+    words = f"{which} on the seeds they share: lines that cross are seeds that disagree."
+    return words, pairs.figure(pairs.data(source.subject, chosen[0], chosen[1]))
+
+
+def _layers(source: Source, options: Options) -> Drawn:
+    chosen = [_trial(source, n) for n in options.trials] or source.top
+    key = options.run or (chosen[0].runs[0].key if chosen and chosen[0].runs else None)
+    if key is None:
+        return "No trial has a value.", None
+    study = source.subject.study
+    found = layers.data(f"{study}/{key}", source.archive.layers(study, key))
+    if found is None:
+        return "No layer norms were recorded; run.watch(model) or a TrainingTask records them.", None
+    which = f"of {study}/{key}" if options.run or options.trials else "of the best trial's first seed"
+    return f"Gradients and weights {which}.", layers.figure(found)
+
+
+def _timeline(source: Source, options: Options) -> Drawn:
+    found = timeline.data(source.subject)
+    if found is None:
+        return "No run has ended yet.", None
+    return "Which worker trained what, and when it waited.", timeline.figure(found)
+
+
+def _trial(source: Source, number: int) -> Trial:
+    for trial in source.subject.trials:
+        if trial.number == number:
+            return trial
+    raise NotFoundError(f"{source.subject.study} has no trial {number}", hint=f"hpsearch show {source.subject.study}")
+
+
+#: in the order of a report
+PICTURES: dict[str, Callable[[Source, Options], Drawn]] = {
+    "history": _history,
+    "curves": _curves,
+    "lr_curve": _lr_curve,
+    "rounds": _rounds,
+    "importances": _importances,
+    "interaction": _interaction,
+    "grid_or_random": _grid_or_random,
+    "parallel": _parallel,
+    "pairs": _pairs,
+    "layers": _layers,
+    "timeline": _timeline,
+}

@@ -1,0 +1,63 @@
+"""A record with real studies in it, and the dashboard over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+import hpsearch as hp
+from hpsearch.dashboard.app import make_app
+from hpsearch.dashboard.record import Record
+
+ROOT = Path(__file__).parents[2]
+QUADRATIC = """
+import math, random
+def train(run):
+    noise = random.Random(f"{run.seed} {run['lr']}").gauss(0, 0.02)
+    if run["lr"] > 0.6:
+        return math.nan
+    value = (math.log10(run["lr"]) + 2) ** 2 / 4 + 0.1 * run["x"] + noise + 1
+    for epoch in range(4):
+        run.report(epoch, loss=value + 1 / (1 + epoch))
+    return value
+"""
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this session's record is."""
+    return tmp_path_factory.mktemp("dashboard")
+
+
+@pytest.fixture(scope="session")
+def url(folder: Path) -> str:
+    """A database: ``digits`` (a real task, 6 trials of 3 seeds), ``fine`` (coarse-to-fine, some diverged) and ``grid``."""
+    db = f"sqlite:///{folder}/record.db"
+    (folder / "train.py").write_text(QUADRATIC)
+    space = {"lr": {"log": [1e-4, 1.0]}, "x": {"uniform": [0, 1]}}
+    common = {"objective": f"{folder}/train.py:train", "metric": {"loss": "minimize"}, "seeds": 3}
+    digits = hp.define(
+        name="digits",
+        objective=f"{ROOT}/studies/digits.py:DigitsMLP",
+        search_space={"lr": {"log": [1e-3, 1]}, "momentum": {"uniform": [0.5, 0.9]}, "dropout": 0.1},
+        metric={"val_loss": "minimize"},
+        strategy="random",
+        n_trials=5,
+        seeds=3,
+    )
+    hp.run(digits, db=db, on="inline")
+    fine = {"coarse_to_fine": {"rounds": 2}}
+    hp.run(hp.define(name="fine", strategy=fine, n_trials=16, search_space=space, **common), db=db, on="inline")
+    points = {"lr": {"log": [1e-3, 0.5], "points": 4}, "x": {"uniform": [0, 1], "points": 3}}
+    hp.run(hp.define(name="grid", strategy="grid", search_space=points, **common), db=db, on="inline")
+    return db
+
+
+@pytest.fixture(scope="session")
+def client(url: str) -> Iterator[TestClient]:
+    """The dashboard, asked without a network."""
+    with TestClient(make_app(Record(url)), base_url="http://127.0.0.1:8787") as made:
+        yield made
