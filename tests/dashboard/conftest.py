@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def url(folder: Path) -> str:
-    """A database: ``digits`` (a real task, 6 trials of 3 seeds), ``fine`` (coarse-to-fine, some diverged) and ``grid``."""
+    """A database: ``digits`` (a real task, 3 seeds), ``fine`` (coarse-to-fine, some trials diverge) and ``grid``."""
     db = f"sqlite:///{folder}/record.db"
     (folder / "train.py").write_text(QUADRATIC)
     space = {"lr": {"log": [1e-4, 1.0]}, "x": {"uniform": [0, 1]}}
