@@ -128,6 +128,10 @@ class Record:
         except NotFoundError:
             return []
 
+    def revisions(self) -> dict[str, str]:
+        """Study -> what changes with anything that a reader sees of it."""
+        return {summary.name: revision_of(summary) for summary in self.studies()}
+
     def view(self, study: str) -> View:
         """One study as it is now.
 
