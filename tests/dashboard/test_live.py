@@ -11,6 +11,7 @@ import pytest
 
 import hpsearch as hp
 from hpsearch.dashboard import live
+from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.app import make_app
 from hpsearch.dashboard.record import Record
 
@@ -112,7 +113,7 @@ def test_closing_ends_the_streams(record: Record) -> None:
 def test_polling_says_the_same(record: Record) -> None:
     from fastapi.testclient import TestClient
 
-    with TestClient(make_app(record), base_url="http://127.0.0.1:8787") as client:
+    with TestClient(make_app(record, Access()), base_url="http://127.0.0.1:8787") as client:
         told = client.get("/api/v1/changes?study=s").json()
         assert client.get(f"/api/v1/changes?study=s&since={told['id']}").status_code == 204
         turn(record)
