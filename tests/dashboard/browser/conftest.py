@@ -8,12 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+#: every picture is there, or says why it is not
+DRAWN = "[...document.querySelectorAll('figure[data-figure]')].every((one) => one.dataset.drawn)"
 #: where continuous integration runs, a missing browser is a failure
 CI = "CI" in os.environ or "README_RAN_IN" in os.environ
 
@@ -91,6 +94,14 @@ def server(url: str) -> Iterator[Server]:
         yield made
 
 
+def until(page: object, condition: str, seconds: float = 10.0) -> None:
+    """Wait until a JavaScript expression holds (Playwright's own waiting would need what our pages forbid)."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, f"after {seconds:g} s, still not: {condition}"
+        page.wait_for_timeout(50)
+
+
 class Watched:
     """A page, and what went wrong in it."""
 
@@ -108,9 +119,7 @@ class Watched:
     def drawn(self) -> None:
         """Wait until every picture is there."""
         self.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-        self.page.wait_for_function(
-            "[...document.querySelectorAll('figure[data-figure]')].every((one) => one.dataset.drawn)", timeout=60_000
-        )
+        until(self.page, DRAWN, 60)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dashboard.browser.conftest import Server, Watched, served
+from tests.dashboard.browser.conftest import Server, Watched, served, until
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def add_trial(record: str, study: str = "fine", value: float = 0.5) -> int:
 
 
 def wait_for_live(page) -> None:
-    page.wait_for_function("document.querySelector('#link')?.textContent.includes('live')")
+    until(page, "document.querySelector('#link')?.textContent.includes('live')")
 
 
 def test_a_row_in_the_database_appears_and_the_reader_is_left_alone(record: str, opened) -> None:
@@ -82,7 +82,7 @@ def test_a_server_that_comes_back_is_caught_up_with(record: str, opened) -> None
         page = shown.page
         wait_for_live(page)
         server.stop(signal.SIGKILL)
-        page.wait_for_function("document.querySelector('#link').textContent.includes('reconnecting')", timeout=10_000)
+        until(page, "document.querySelector('#link').textContent.includes('reconnecting')")
         number = add_trial(record)
         server.start()
         page.locator(f"[data-live=top] tr[data-trial='{number}']").wait_for(timeout=15_000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.dashboard.browser.conftest import Watched
+from tests.dashboard.browser.conftest import DRAWN, Watched, until
 
 #: a page of each kind, of studies with something to show there
 PAGES = [
@@ -66,7 +66,7 @@ def test_printing_shows_every_picture(server, opened) -> None:
     page = shown.page
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    page.wait_for_function("[...document.querySelectorAll('figure[data-figure]')].every((one) => one.dataset.drawn)")
+    until(page, DRAWN, 60)
     assert page.pdf().startswith(b"%PDF")
     assert page.locator("figure[data-figure]").count() == page.locator("figure[data-drawn=yes]").count()
 

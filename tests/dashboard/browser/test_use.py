@@ -7,6 +7,8 @@ import subprocess
 import sys
 from urllib.parse import parse_qs, urlsplit
 
+from tests.dashboard.browser.conftest import until
+
 
 def numbers(page) -> list[str]:
     return page.eval_on_selector_all("tr[data-trial]", "all => all.map((row) => row.dataset.trial)")
@@ -46,7 +48,7 @@ def test_a_copied_command_runs(server, opened, url: str) -> None:
     commands = page.eval_on_selector_all("[data-copy]", "all => all.map((one) => one.dataset.copy)")
     command = next(text for text in commands if text.startswith("hpsearch rerun"))
     page.locator(f"[data-copy={command!r}]").first.click()
-    page.wait_for_function("document.querySelector('#said').textContent === 'copied'")
+    until(page, "document.querySelector('#said').textContent === 'copied'")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == command
     done = subprocess.run(
