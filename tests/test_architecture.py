@@ -61,7 +61,7 @@ ROOMS = {
 GUESTS = {"objective.py: torch"}
 #: the one thing that is executed: a study written in Python (``study.py``), which says so itself
 EXECUTED = {"read.py: exec"}
-HEAVY = {"torch", "ray", "optuna", "plotly", "pandas"}
+HEAVY = {"torch", "ray", "optuna", "plotly", "pandas", "fastapi", "starlette", "uvicorn"}
 
 
 def functions(tree):

@@ -37,6 +37,7 @@ COMMANDS = {
     "compare": ("compare:compare", "Put studies or trials side by side."),
     "importance": ("importance:importance", "Say which hyperparameters mattered, and how surely."),
     "report": ("report:report", "Write a study as one HTML page: verdict, pictures, trials."),
+    "dashboard": ("dashboard:dashboard", "Show studies in a browser, also while they run."),
     "export": ("export:export_", "Write a study as CSV, Parquet or JSON."),
     "artifacts": ("artifacts:artifacts", "List or prune the weights that a study keeps."),
     "delete": ("delete:delete", "Remove a study from the database."),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from hpsearch.cli.addresses import study_of
-from hpsearch.cli.run import HERE, How, start
+from hpsearch.cli.run import HERE, HOW, How, start
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import say
 from hpsearch.errors import UsageError
@@ -21,6 +23,7 @@ def resume(
     study: str,
     /,
     *,
+    dashboard: Annotated[bool, Parameter(negative="", show_default=False, group=HOW)] = False,
     how: How = HERE,
     common: Common = COMMON,
 ) -> int:
@@ -28,11 +31,13 @@ def resume(
 
     Args:
         study: A study's name, or its beginning.
+        dashboard: Show it in a browser meanwhile; the address is printed.
     """
     from hpsearch.stores.sql import open_archive
 
     summary = study_of(open_archive(common.database), study)
-    return start(stored_study_of(summary, quiet=common.quiet), common, how, confirm=False)
+    stored = stored_study_of(summary, quiet=common.quiet)
+    return start(stored, common, how, confirm=False, dashboard=dashboard)
 
 
 def stored_study_of(summary: StudySummary, *, quiet: bool) -> Study:

@@ -4,6 +4,8 @@ With the network off everything works: pages ask this server for their pictures,
 
     app             routes, record and guard put together: ``make_app``
     access guard    who may do what; one layer that holds every request to it
+    login problem   the way in; what went wrong, in words
+    server          serves it from this process
     record          the record in memory: a ``View`` of a study at one revision, and what was computed of it, once
     wanted query    what a request is about: the study of its path, the trials that its query chooses
     live            what has changed: server-sent events, one look at the record a second for all
