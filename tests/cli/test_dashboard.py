@@ -62,7 +62,13 @@ def test_it_shows_the_studies_and_changes_no_byte(finished: Path) -> None:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\n", url)
         assert httpx2.get(f"{url.strip()}healthz").text == "ok\n"
         assert "toy" in httpx2.get(f"{url.strip()}s/toy").text
-        code, out, err = ended(process)
+        with httpx2.stream("GET", f"{url.strip()}api/v1/events?study=toy") as stream:
+            lines = stream.iter_lines()
+            assert next(lines).startswith("retry")
+            began = time.monotonic()
+            code, out, err = ended(process)
+            assert time.monotonic() - began < 2.5
+            assert "event: change" in list(lines)  # and then it ended in good order
     assert (code, out) == (0, "")
     assert err == "shows sqlite:///hpsearch.db; Ctrl-C ends it\n"
     assert before == {file.name: file.read_bytes() for file in finished.iterdir() if file.is_file()}

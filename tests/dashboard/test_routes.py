@@ -112,6 +112,7 @@ def filled(path: str) -> list[str]:
 
 
 READS = [one for path in PATHS if path not in ENDLESS for one in filled(path)]
+READS += [f"{one}&format={kind}" for one in READS if one.startswith("/api/") for kind in ("csv", "table")]
 
 
 def test_every_route_says_what_it_needs() -> None:
