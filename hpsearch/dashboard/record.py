@@ -106,7 +106,15 @@ class Record:
         self.url = url
         self._archive: Archive | None = None
         self._views: OrderedDict[str, View] = OrderedDict()
+        self._values: dict[str, tuple[str, list[tuple[int, float]]]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def shown_url(self) -> str:
+        """The database's address without its password."""
+        from hpsearch.stores.sql.engine import parse, redacted
+
+        return redacted(parse(self.url))
 
     @property
     def archive(self) -> Archive:
@@ -127,6 +135,17 @@ class Record:
             return self.archive.studies()
         except NotFoundError:
             return []
+
+    def values(self, study: StudySummary) -> list[tuple[int, float]]:
+        """(number, value) of a study's complete trials, read once a revision."""
+        now = revision_of(study)
+        with self._lock:
+            kept = self._values.get(study.name)
+        if kept is None or kept[0] != now:
+            kept = (now, self.archive.values(study.name))
+            with self._lock:
+                self._values[study.name] = kept
+        return kept[1]
 
     def view(self, study: str) -> View:
         """One study as it is now.

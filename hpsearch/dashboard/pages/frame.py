@@ -77,6 +77,7 @@ def study_page(
         tab: of ``TABS``, by its path.
         wanted: the filter of a page that has one.
     """
+    wanted = None if wanted is None else wanted.checked(view.subject)
     return render(
         request,
         template,
@@ -85,7 +86,7 @@ def study_page(
         spec=view.summary.spec,
         tab=tab,
         wanted=wanted,
-        filters=_filters(wanted) if wanted else "",
+        filters=_filters(wanted.sound) if wanted else "",
         revision=revision_of(view.summary),
         api=f"/api/v1/studies/{quote(view.name, safe='')}",
         root=f"/s/{quote(view.name, safe='')}",
