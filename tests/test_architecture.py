@@ -54,6 +54,7 @@ ROOMS = {
     "fastapi": ["dashboard/"],
     "starlette": ["dashboard/"],
     "uvicorn": ["dashboard/"],
+    "h11": ["dashboard/server.py"],
     "sklearn": [],
 }
 #: the one import outside: TrainingTask's default loss, in the method that needs it

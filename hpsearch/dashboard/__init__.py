@@ -6,6 +6,7 @@ With the network off everything works: pages ask this server for their pictures,
     access guard    who may do what; one layer that holds every request to it
     record          the record in memory: a ``View`` of a study at one revision, and what was computed of it, once
     wanted query    what a request is about: the study of its path, the trials that its query chooses
+    live            what has changed: server-sent events, one look at the record a second for all
     drawing         pictures as plotly's JSON in the page's colours, and as tables
     api/            the REST API, a file a noun
     pages/          the pages, a file a noun, with ``templates/``; ``frame`` is what all have

@@ -8,27 +8,29 @@ from fastapi import APIRouter, FastAPI, Response
 from starlette.staticfiles import StaticFiles
 
 from hpsearch import __version__
-from hpsearch.dashboard import api, pages
-from hpsearch.dashboard.access import Role, role
+from hpsearch.dashboard import api, guard, live, pages
+from hpsearch.dashboard.access import Access, Role, role
 from hpsearch.dashboard.record import Record
 
 STATIC = Path(__file__).parent / "static"
 
 
-def make_app(record: Record) -> FastAPI:
-    """The dashboard over a record."""
+def make_app(record: Record, access: Access) -> FastAPI:
+    """The dashboard over a record, guarded."""
     app = FastAPI(
         title="hpsearch",
         version=__version__,
         openapi_url="/api/v1/openapi.json",
         docs_url=None,  # FastAPI's page loads its script from a CDN; /docs is one of ours
         redoc_url=None,
+        lifespan=live.lifespan,
     )
     app.state.record = record
     app.include_router(_health())
-    for router in (*api.ROUTERS, *pages.ROUTERS):
+    for router in (*api.ROUTERS, live.router, *pages.ROUTERS):
         app.include_router(router)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", role(Role.OPEN)(StaticFiles(directory=STATIC)), name="static")
+    guard.install(app, access)
     return app
 
 

@@ -147,6 +147,10 @@ class Record:
                 self._values[study.name] = kept
         return kept[1]
 
+    def revisions(self) -> dict[str, str]:
+        """Study -> what changes with anything that a reader sees of it."""
+        return {summary.name: revision_of(summary) for summary in self.studies()}
+
     def view(self, study: str) -> View:
         """One study as it is now.
 

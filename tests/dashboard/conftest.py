@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import hpsearch as hp
+from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.app import make_app
 from hpsearch.dashboard.record import Record
 
@@ -59,5 +60,5 @@ def url(folder: Path) -> str:
 @pytest.fixture(scope="session")
 def client(url: str) -> Iterator[TestClient]:
     """The dashboard, asked without a network."""
-    with TestClient(make_app(Record(url)), base_url="http://127.0.0.1:8787") as made:
+    with TestClient(make_app(Record(url), Access()), base_url="http://127.0.0.1:8787") as made:
         yield made

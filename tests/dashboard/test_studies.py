@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.app import make_app
 from hpsearch.dashboard.pages.studies import line_of
 from hpsearch.dashboard.record import Record
@@ -25,6 +26,8 @@ def test_every_study_with_its_best_and_its_course(client: TestClient) -> None:
     assert text.count("±") >= 3
     assert "12 / 12" in text or "13 / 13" in text, "the grid's size is known, though it has no n_trials"
     assert "style=" not in text
+    told = client.get("/api/v1/changes?study=*").json()["revisions"]["*"]
+    assert f'data-watch="*" data-revision="{told}"' in text, "the page is refetched when any study changes"
     assert 'form="compare" name="s" value="grid"' in text
 
 
@@ -49,7 +52,7 @@ def test_a_head_sorts_and_says_so(client: TestClient) -> None:
 
 def test_no_study_yet_says_how_to_make_one(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/none.db"
-    with TestClient(make_app(Record(url))) as asked:
+    with TestClient(make_app(Record(url), Access()), base_url="http://127.0.0.1") as asked:
         answer = asked.get("/")
     assert answer.status_code == 200
     assert "hpsearch init my-study" in answer.text
@@ -59,7 +62,8 @@ def test_no_study_yet_says_how_to_make_one(tmp_path: Path) -> None:
 
 def test_a_record_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "broken.db").write_text("this is no database, however long it is" * 100)
-    with TestClient(make_app(Record(f"sqlite:///{tmp_path}/broken.db"))) as asked:
+    record = Record(f"sqlite:///{tmp_path}/broken.db")
+    with TestClient(make_app(record, Access()), base_url="http://127.0.0.1") as asked:
         answer = asked.get("/")
     assert answer.status_code == 503
     assert "The record cannot be read:" in answer.text

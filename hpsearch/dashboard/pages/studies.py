@@ -13,8 +13,9 @@ from fastapi.responses import HTMLResponse
 
 from hpsearch.archive import StudySummary
 from hpsearch.dashboard.access import Role, role
+from hpsearch.dashboard.live import digest
 from hpsearch.dashboard.pages.frame import render
-from hpsearch.dashboard.record import Record
+from hpsearch.dashboard.record import Record, revision_of
 from hpsearch.dashboard.standing import Standing, best_of, standing
 from hpsearch.dashboard.wanted import TheRecord
 from hpsearch.errors import StoreError
@@ -72,15 +73,8 @@ def studies(
 ) -> HTMLResponse:
     """The studies, the latest changed first; what to do where there is none, or the record cannot be read."""
     sort = sort if sort.removeprefix("-") in _KEYS else "-updated"
-    shown: dict[str, Any] = {
-        "q": q,
-        "wanted_state": state,
-        "tag": tag,
-        "sort": sort,
-        "states": STATES,
-        "error": "",
-        "hint": "",
-    }
+    shown: dict[str, Any] = {"q": q, "wanted_state": state, "tag": tag, "sort": sort, "states": STATES}
+    shown |= {"error": "", "hint": "", "revision": ""}
     try:
         found = record.studies()
         fitting = chosen(found, q=q, state=state, tag=tag, sort=sort)
@@ -88,6 +82,7 @@ def studies(
     except StoreError as error:
         shown |= {"error": str(error), "hint": error.hint}
         return render(request, "studies.html", status=503, total=0, **shown)
+    shown["revision"] = digest({study.name: revision_of(study) for study in found})
     given = {"q": q, "state": state, "tag": tag}
     return render(
         request,

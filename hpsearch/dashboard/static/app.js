@@ -51,7 +51,10 @@ async function draw(figure) {
     const Plotly = await library();
     figure.setAttribute("role", "img");
     figure.setAttribute("aria-label", sentence.textContent);
-    await Plotly.react(figure, found.data, { ...found.layout, autosize: true }, { responsive: false, displaylogo: false, displayModeBar: "hover" });
+    const frames = still.matches ? undefined : found.frames;
+    const config = { responsive: false, displaylogo: false, displayModeBar: "hover" };
+    await Plotly.react(figure, { data: found.data, layout: { ...found.layout, autosize: true }, config, frames });
+    if (figure.dataset.drawn !== "yes") figure.on("plotly_click", ({ points }) => follow(points[0]));
     figure.classList.remove("waiting");
     figure.dataset.drawn = "yes";
   } catch (error) {
@@ -59,6 +62,13 @@ async function draw(figure) {
     figure.dataset.drawn = "failed";
   }
 }
+
+// A mark whose text begins with a trial's number leads to it.
+function follow(point) {
+  const number = /^#(\d+)\b/.exec(point?.text || "");
+  if (number && document.body.dataset.study) location.href = `${place()}/t/${number[1]}`;
+}
+const place = () => `/s/${encodeURIComponent(document.body.dataset.study)}`;
 
 const sight = new IntersectionObserver((seen) => {
   for (const { target, isIntersecting } of seen) {
@@ -160,7 +170,7 @@ function step(by) {
 function compare() {
   if (chosen.size < 2) return say("select two trials with x first");
   const [a, b] = [...chosen];
-  location.href = `/s/${encodeURIComponent(document.body.dataset.study)}/compare?a=${a}&b=${b}`;
+  location.href = `${place()}/compare?a=${a}&b=${b}`;
 }
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog[open]")) return;
@@ -178,5 +188,99 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "?") $("#keys").showModal();
 });
 
+// --- live -------------------------------------------------------------------------------------------------------------
+const watching = document.body.dataset.study || document.body.dataset.watch;
+let due = false;
+
+function link(state) {
+  const pill = $("#link");
+  if (!pill) return;
+  pill.hidden = false;
+  pill.textContent = state === "live" ? "● live" : "○ reconnecting";
+}
+
+// The page again, as it is now: what has changed in it is put in, the rest stays as the reader has it.
+async function refresh() {
+  if (due) return;
+  due = true;
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  try {
+    const answer = await fetch(location.href, { cache: "no-cache" });
+    if (!answer.ok) return;
+    const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const focused = document.activeElement?.closest("tr[data-trial]")?.dataset.trial;
+    const here = $("tr.here")?.dataset.trial;
+    for (const region of $$("[data-live]")) {
+      const fresh = $(`[data-live="${CSS.escape(region.dataset.live)}"]`, next);
+      if (!fresh || fresh.innerHTML === region.innerHTML) continue;
+      for (const { name, value } of fresh.attributes) region.setAttribute(name, value);
+      region.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node)));
+    }
+    document.body.dataset.revision = next.body.dataset.revision || "";
+    if (here) $(`tr[data-trial="${here}"]`)?.classList.add("here");
+    if (focused) $(`tr[data-trial="${focused}"] a`)?.focus({ preventScroll: true });
+    mark();
+    visit();
+    for (const figure of drawn()) await draw(figure);
+  } catch {
+    link("lost"); // the server is gone; the stream says when it is back, and what was missed
+  } finally {
+    due = false;
+  }
+}
+
+function changed(revisions) {
+  const now = revisions[watching];
+  if (now !== undefined && now !== document.body.dataset.revision) refresh();
+}
+
+// Without a shared worker: ask every three seconds.
+function poll() {
+  let since = "";
+  setInterval(async () => {
+    if (document.hidden) return;
+    try {
+      const answer = await fetch(`/api/v1/changes?study=${encodeURIComponent(watching)}&since=${since}`);
+      link("live");
+      if (answer.status !== 200) return;
+      const found = await answer.json();
+      since = found.id;
+      changed(found.revisions);
+    } catch {
+      link("lost");
+    }
+  }, 3000);
+}
+
+function live() {
+  if (!watching) return;
+  if (!window.SharedWorker) return poll();
+  const { port } = new SharedWorker("/static/live.js");
+  port.onmessage = ({ data }) => (data.link ? link(data.link) : changed(data.revisions));
+  const watch = () => port.postMessage({ watch: document.hidden ? [] : [watching] });
+  addEventListener("visibilitychange", watch);
+  addEventListener("pagehide", () => port.postMessage({ watch: [] }));
+  addEventListener("pageshow", watch);
+}
+
+// --- since you last looked -----------------------------------------------------------------------------------------
+function visit() {
+  const tiles = $("[data-done]");
+  const box = $("#since");
+  if (!tiles || !box) return;
+  const { done, best, failed } = tiles.dataset;
+  const key = `seen:${document.body.dataset.study}`;
+  visit.last ??= localStorage.getItem(key) || "";
+  localStorage.setItem(key, JSON.stringify({ done, best, failed }));
+  if (!visit.last) return;
+  const last = JSON.parse(visit.last);
+  const more = Number(done) - Number(last.done);
+  const lost = Number(failed) - Number(last.failed);
+  const words = [more > 0 && `+${more} trials`, best !== last.best && last.best && `best ${last.best} → ${best}`, lost > 0 && `${lost} failed`];
+  box.textContent = words.some(Boolean) ? `Since you last looked: ${words.filter(Boolean).join(", ")}` : "";
+}
+
 pictures();
 mark();
+visit();
+live();

@@ -1,0 +1,150 @@
+"""What went wrong, for whoever asked: problem details (RFC 9457) for programs, a page for people.
+
+No traceback leaves the server, and no password of a database: what is unexpected has a number, which the log explains.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, final
+
+import jinja2
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, Response
+
+from hpsearch.errors import (
+    ExecutorError,
+    HpsearchError,
+    NotFoundError,
+    ObjectiveError,
+    StoreError,
+    StudyChangedError,
+    StudyError,
+    StudyHeldError,
+    UsageError,
+)
+
+LOG = logging.getLogger("hpsearch.dashboard")
+MEDIA_TYPE = "application/problem+json"
+#: of a subclass before its base; what is not here is 500
+STATUSES: Mapping[type[HpsearchError], int] = {
+    NotFoundError: 404,
+    UsageError: 422,
+    StudyError: 422,
+    ObjectiveError: 422,
+    StudyChangedError: 409,
+    StudyHeldError: 409,
+    StoreError: 503,
+    ExecutorError: 503,
+}
+_CREDENTIALS = re.compile(r"(\b[\w+.-]+://[^\s:/@'\"]*):[^\s'\"]*@")
+_SECRETS = re.compile(r"(?i)(\b\w*(?:password|passwd|secret|token)\w*['\"]?\s*[=:]\s*['\"]?)[^\s'\"&;,)]+")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """A problem, in words."""
+
+    status: int
+    #: what went wrong with this request
+    detail: str
+    #: the way out; empty where the detail says it
+    hint: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The status in words."""
+        return HTTPStatus(self.status).phrase
+
+    def json(self) -> dict[str, Any]:
+        """As RFC 9457 has it, with a ``hint`` beside."""
+        said = {"type": "about:blank", "title": self.title, "status": self.status, "detail": redact(self.detail)}
+        return said | {"hint": redact(self.hint)}
+
+
+def redact(text: str) -> str:
+    """A text without the passwords of addresses in it, and without what ``password=`` and the like give."""
+    return _SECRETS.sub(r"\1***", _CREDENTIALS.sub(r"\1:***@", text))
+
+
+def of_error(error: HpsearchError) -> Details:
+    """One of our errors, as a status and its own words."""
+    status = next((found for kind, found in STATUSES.items() if isinstance(error, kind)), 500)
+    headers = {"retry-after": "3"} if status == 503 else {}
+    return Details(status=status, detail=str(error), hint=error.hint, headers=headers)
+
+
+def of_unexpected(error: BaseException) -> Details:
+    """Our own mistake: written to the log under a number, and told by that number alone."""
+    number = secrets.token_hex(4)
+    LOG.error("error %s\n%s", number, redact("".join(traceback.format_exception(error))))
+    hint = f"please report it with what the server has printed beside {number}"
+    return Details(status=500, detail=f"something unexpected went wrong (error {number})", hint=hint)
+
+
+def wants_page(path: str, accept: str) -> bool:
+    """Whether the answer is for a person: pages are, programs ask below ``/api/``."""
+    return "text/html" in accept and not path.startswith("/api/")
+
+
+def answer(details: Details, *, page: bool, theme: str = "") -> Response:
+    """The response: a page, or problem details as JSON."""
+    if page:
+        said = details.json() | {"theme": theme if theme in ("light", "dark") else ""}
+        return HTMLResponse(template("error.html").render(said), details.status, dict(details.headers))
+    text = json.dumps(details.json(), ensure_ascii=False)
+    body = text.encode("utf-8", "backslashreplace")
+    return Response(body, details.status, dict(details.headers), MEDIA_TYPE)
+
+
+@cache
+def template(name: str) -> jinja2.Template:
+    """A page that needs nothing of the record."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(name)
+
+
+def install(app: FastAPI) -> None:
+    """Errors of endpoints become problems. What is unexpected, the guard handles (``of_unexpected``)."""
+
+    def told(request: Request, details: Details) -> Response:
+        page = wants_page(request.url.path, request.headers.get("accept", ""))
+        return answer(details, page=page, theme=request.cookies.get("theme", ""))
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HpsearchError)
+        details = of_error(error)
+        if details.status >= 500:
+            LOG.warning("%s: %s", type(error).__name__, redact(str(error)))
+        return told(request, details)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        wrong = [f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
+        hint = "/api/v1/openapi.json says what may be asked"
+        return told(request, Details(status=422, detail="; ".join(wrong)[:2000], hint=hint))
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        words = {404: "there is nothing at this address", 405: f"{request.method} is not possible here"}
+        phrase = HTTPStatus(error.status_code).phrase
+        detail = str(error.detail) if error.detail and error.detail != phrase else words.get(error.status_code, phrase)
+        headers = dict(error.headers or {})
+        return told(request, Details(status=error.status_code, detail=detail, headers=headers))
+
+    app.add_exception_handler(HpsearchError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
