@@ -4,6 +4,6 @@ asked for when they come into sight.
 
 from __future__ import annotations
 
-from hpsearch.dashboard.pages import overview, studies
+from hpsearch.dashboard.pages import overview, studies, trials
 
-ROUTERS = (studies.router, overview.router)
+ROUTERS = (studies.router, overview.router, trials.router)
