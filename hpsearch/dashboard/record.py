@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -15,7 +16,7 @@ from hpsearch.figures import subject
 from hpsearch.figures.subject import Subject
 from hpsearch.pictures import Source
 from hpsearch.results import Results
-from hpsearch.settings import files_folder
+from hpsearch.settings import DEFAULT_DB, files_folder
 from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Trial
 
@@ -115,6 +116,14 @@ class Record:
         from hpsearch.stores.sql.engine import parse, redacted
 
         return redacted(parse(self.url))
+
+    @property
+    def db_option(self) -> str:
+        """What a copied command needs to find the record; empty where it would anyway.
+
+        An address with a password is not for a page: then the shell's ``HPSEARCH_DB`` must name it.
+        """
+        return f" --db {shlex.quote(self.url)}" if self.shown_url == self.url != DEFAULT_DB else ""
 
     @property
     def archive(self) -> Archive:

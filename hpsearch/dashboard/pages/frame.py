@@ -44,6 +44,7 @@ def _environment() -> jinja2.Environment:
         "number": number,
         "setting": setting_text,
         "duration": duration,
+        "took": lambda seconds: duration(seconds) if seconds >= 10 else f"{seconds:.2g} s" if seconds else "–",
         "spark": spark,
         "since": lambda when: ago(time.time() - when),
         "clock": lambda when: datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),

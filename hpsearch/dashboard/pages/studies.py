@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, final
@@ -19,7 +18,6 @@ from hpsearch.dashboard.record import Record, revision_of
 from hpsearch.dashboard.standing import Standing, best_of, standing
 from hpsearch.dashboard.wanted import TheRecord
 from hpsearch.errors import StoreError
-from hpsearch.settings import DEFAULT_DB
 from hpsearch.trial import Direction
 from hpsearch.verdict import Spread
 from hpsearch.written import number
@@ -93,8 +91,7 @@ def studies(
         tags=sorted({word for study in found for word in study.tags}),
         sorts={name: _sort(name, sort, given) for name in _KEYS},
         database=record.shown_url,
-        # An address with a password is not for a page: then the shell's HPSEARCH_DB names it.
-        run_options=f" --db {shlex.quote(record.url)}" if record.shown_url == record.url != DEFAULT_DB else "",
+        run_options=record.db_option,
         **shown,
     )
 
