@@ -91,6 +91,8 @@ def test_the_count_says_what_is_shown(many) -> None:
     fitting = [t.number for t in results.trials if t.params["how"] == "two"]
     assert f"1 to 50 of {len(fitting)} trials that fit; {len(results.trials)} in all" in text
     assert numbers(text) == fitting[:50]
+    assert 'action="/s/many/compare"' in text
+    assert f'form="compare" name="t" value="{fitting[0]}"' in text
     assert "style=" not in text
 
 
