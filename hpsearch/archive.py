@@ -131,6 +131,10 @@ class Archive(ABC):
         """Its trials (all, or these) with all their runs, in number order."""
 
     @abstractmethod
+    def values(self, study: str) -> list[tuple[int, float]]:
+        """(number, value) of its complete trials, in number order: what a list of many studies can afford to read."""
+
+    @abstractmethod
     def curves(self, study: str, numbers: Sequence[int], metrics: Sequence[str] | None = None) -> list[Curve]:
         """The curves of these trials' runs; all metrics, or these. Sealed metrics are never among them."""
 

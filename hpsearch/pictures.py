@@ -23,8 +23,11 @@ from hpsearch.figures import (
     pairs,
     parallel,
     rounds,
+    run_metrics,
+    seeds,
     subject,
     timeline,
+    trial_curves,
 )
 from hpsearch.figures.subject import Subject
 from hpsearch.importance import Importances
@@ -100,7 +103,7 @@ def picture(name: str, source: Source, options: Options | None = None) -> Pictur
         if axis is not None and axis not in source.subject.space.searched:
             searched = ", ".join(source.subject.space.searched) or "none"
             raise UsageError(f"{axis!r} is no hyperparameter that is searched", hint=f"searched: {searched}")
-    if not source.subject.ended:
+    if not source.subject.ended and name not in OF_ONE and options.run is None:
         return Picture(name=name, sentence="No trial has ended yet.", figure=None)
     sentence, figure = PICTURES[name](source, options)
     return Picture(name=name, sentence=sentence, figure=figure)
@@ -108,7 +111,7 @@ def picture(name: str, source: Source, options: Options | None = None) -> Pictur
 
 def pictures(source: Source) -> Iterator[Picture]:
     """The pictures that this study has something to show in, in the order of a report."""
-    for name in PICTURES:
+    for name in (name for name in PICTURES if name not in OF_ONE):
         found = picture(name, source)
         if found.figure is not None:
             yield found
@@ -202,6 +205,40 @@ def _pairs(source: Source, options: Options) -> Drawn:
     return words, pairs.figure(pairs.data(source.subject, chosen[0], chosen[1]))
 
 
+def _seeds(source: Source, options: Options) -> Drawn:
+    found = seeds.data(source.subject)
+    if not found.rows:
+        return "No trial is complete.", None
+    words = f"Whether the best {len(found.rows)} trials differ by more than their seeds do."
+    return words if len(found.rows) > 1 else "The only complete trial, seed by seed.", seeds.figure(found)
+
+
+def _trial_curves(source: Source, options: Options) -> Drawn:
+    seen = source.subject
+    chosen = [_trial(source, n) for n in options.trials[:1]] or source.top[:1]
+    if not chosen:
+        return "No trial has a value.", None
+    found = trial_curves.data(seen, chosen[0], source.archive.curves(seen.study, [chosen[0].number], [seen.metric]))
+    if not found.lines:
+        return f"No run of #{chosen[0].number} has told {seen.metric} epoch by epoch.", None
+    return f"{seen.metric} of #{chosen[0].number}, a line a run.", trial_curves.figure(found)
+
+
+def _run_metrics(source: Source, options: Options) -> Drawn:
+    seen = source.subject
+    key = options.run or next((run.key for trial in source.top[:1] for run in trial.runs), None)
+    if key is None:
+        return "No trial has a value.", None
+    run = next((run for run in _trial(source, key.trial).runs if run.key == key), None)
+    if run is None:
+        raise NotFoundError(f"{seen.study} has no run {key}", hint=f"hpsearch show {seen.study}/{key.trial}")
+    told = [curve for curve in source.archive.curves(seen.study, [key.trial]) if curve.run == key]
+    found = run_metrics.data(f"{seen.study}/{key}", seen.metric, told, run.best_epoch)
+    if not found.curves:
+        return f"{seen.study}/{key} has told no metric epoch by epoch.", None
+    return f"All that {seen.study}/{key} has told, epoch by epoch.", run_metrics.figure(found)
+
+
 def _layers(source: Source, options: Options) -> Drawn:
     chosen = [_trial(source, n) for n in options.trials] or source.top
     key = options.run or (chosen[0].runs[0].key if chosen and chosen[0].runs else None)
@@ -239,7 +276,12 @@ PICTURES: dict[str, Callable[[Source, Options], Drawn]] = {
     "interaction": _interaction,
     "grid_or_random": _grid_or_random,
     "parallel": _parallel,
+    "seeds": _seeds,
     "pairs": _pairs,
     "layers": _layers,
     "timeline": _timeline,
+    "trial_curves": _trial_curves,
+    "run_metrics": _run_metrics,
 }
+#: of one trial or run, which may be running still; a report of a study leaves them out
+OF_ONE = frozenset(["trial_curves", "run_metrics"])

@@ -318,8 +318,10 @@ def gain_of(trials: Sequence[Trial], direction: Direction, *, independent: bool)
         return None
     first = min(losses[:half])
     if independent:
-        ways = math.comb(n, half)
-        odds = [math.comb(n - 1 - k, half - 1) / ways if n - 1 - k >= half - 1 else 0.0 for k in range(n)]
+        # each from the one before: the numbers of ways have thousands of digits
+        odds = [half / n]
+        for k in range(n - 1):
+            odds.append(odds[-1] * max(n - half - k, 0) / (n - 1 - k))
         pairs = [(loss, p) for loss, p in zip(sorted(losses), odds, strict=True) if loss < math.inf]
         first = sum(loss * p for loss, p in pairs) / sum(p for _, p in pairs)
     elif first == math.inf:

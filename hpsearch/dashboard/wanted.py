@@ -22,8 +22,15 @@ def view_of(request: Request, study: Annotated[str, Path(description="the study'
     return record_of(request).view(study)
 
 
-def source_of(view: Annotated[View, Depends(view_of)], wanted: Annotated[Filter, Depends(filter_of)]) -> Source:
-    """The study's record, of the trials that the query chooses."""
+def source_of(
+    request: Request, view: Annotated[View, Depends(view_of)], wanted: Annotated[Filter, Depends(filter_of)]
+) -> Source:
+    """The study's record, of the trials that the query chooses.
+
+    A condition that is none is an error to a program; a page leaves it out, and says so beside its field (``frame``).
+    """
+    if not request.url.path.startswith("/api/"):
+        wanted = wanted.checked(view.subject).sound
     return view.source_of(wanted, lambda: wanted.choose(view.subject)) if wanted else view.source
 
 

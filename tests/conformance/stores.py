@@ -252,6 +252,15 @@ class StoreConformance:
         assert doors.archive().trials("digits") == list(snapshot.trials)
         assert doors.archive().trials("digits", [1, 8]) == [two]
 
+    def test_the_values_are_those_of_the_complete_trials(self, doors):
+        store = begun(doors, trials=4)
+        states = {0: State.COMPLETE, 1: State.PRUNED, 2: State.COMPLETE}
+        ends = [done(RunKey(n, 0), 0.5 + n, state) for n, state in states.items()]
+        store.write(Turn(finished=ends, scores=[score(n, 0.5 + n, state) for n, state in states.items()]))
+        assert doors.archive().values("digits") == [(0, 0.5), (2, 2.5)]
+        with pytest.raises(NotFoundError):
+            doors.archive().values("digitt")
+
     def test_a_turn_with_a_bad_row_writes_nothing(self, doors):
         store = begun(doors, trials=2)
         before = doors.archive().trials("digits")

@@ -20,14 +20,17 @@ from hpsearch.figures import (
     pairs,
     parallel,
     rounds,
+    run_metrics,
+    seeds,
     subject,
     theme,
     timeline,
+    trial_curves,
 )
 from hpsearch.importance import Importances, Share
 from hpsearch.space import Categorical, Float, SearchSpace
 from hpsearch.strategy import Decision
-from hpsearch.trial import Direction, Run, RunKey, State, Trial
+from hpsearch.trial import Direction, Run, RunKey, Stage, State, Trial
 
 EVIL = "<script>alert(1)</script>"
 SPACE = SearchSpace(
@@ -74,6 +77,7 @@ def marks(figure) -> int:
 
 
 def drawn_all(s: subject.Subject) -> dict:
+    first = s.trials[0] if s.trials else trial(0, None, state=State.QUEUED, seeds=())
     every = {
         "history": history.figure(history.data(s)),
         "curves": curves.figure(curves.data(s, curves_of(s.trials[:8], 150))),
@@ -82,6 +86,9 @@ def drawn_all(s: subject.Subject) -> dict:
         "two": grid_or_random.figure(grid_or_random.data([replace(s, strategy="grid"), s], "lr", "momentum")),
         "parallel": parallel.figure(parallel.data(s)),
         "interaction": interaction.figure(interaction.data(s, "lr", "momentum")),
+        "seeds": seeds.figure(seeds.data(s)),
+        "trial_curves": trial_curves.figure(trial_curves.data(s, first, curves_of([first], 150))),
+        "run_metrics": run_metrics.figure(run_metrics.data("s/0/0", s.metric, curves_of([first], 500)[:1], 3)),
     }
     zoomed = rounds.data(replace(s, strategy="coarse_to_fine"), [])
     lanes = timeline.data(s)
@@ -268,3 +275,46 @@ def test_ticks_say_values_in_the_parameters_own_scale() -> None:
     assert subject.ticks(SPACE.parameters[EVIL])[1] == ["&lt;script&gt;alert(1)&lt;/scrip…", "b"]
     places, _ = subject.ticks(Float(2.0, 3.0, log=True))
     assert (places[0], places[-1]) == (0, 1)
+
+
+def test_seeds_of_the_best_with_their_interval() -> None:
+    found = seeds.data(study([trial(k, 0.5 + k) for k in range(8)]))
+    assert [row.trial for row in found.rows] == [0, 1, 2, 3, 4, 5]
+    assert found.rows[0].values == [(0, 0.5), (1, 0.51), (2, 0.52)]
+    # sd 0.01 of three values: half the interval is 4.3027 * 0.01 / sqrt(3)
+    assert found.rows[0].spread.low == pytest.approx(0.51 - 0.02484, abs=1e-5)
+    means = seeds.figure(found).data[1]
+    assert means.error_x.array[0] == pytest.approx(0.02484, abs=1e-5)
+    alone = seeds.figure(seeds.data(study([trial(0, 0.5, seeds=(0,))])))
+    assert alone.data[1].error_x.array is None
+    assert "nobody knows the spread" in alone.layout.meta["note"]
+
+
+def test_a_trials_curves_are_a_line_a_run_and_the_mean_of_the_searchs_seeds() -> None:
+    one = trial(3, 0.5)
+    extra = Run(key=RunKey(3, 9), state=State.COMPLETE, value=0.4, stage=Stage.CONFIRM)
+    one = replace(one, runs=(*one.runs, extra))
+    told = [
+        Curve(run=run.key, metric="val_loss", epochs=range(n), values=[float(run.key.seed)] * n)
+        for run, n in zip(one.runs, (4, 3, 4, 5), strict=True)
+    ]
+    told += [Curve(run=one.runs[0].key, metric="other", epochs=[0], values=[7.0])]
+    found = trial_curves.data(study([one]), one, told)
+    assert [(line.name, str(line.stage), len(line.epochs)) for line in found.lines] == [
+        ("seed 0", "search", 4), ("seed 1", "search", 3), ("seed 2", "search", 4), ("seed 9", "confirm", 5),
+    ]  # fmt: skip
+    assert found.mean == [(0, 1.0), (1, 1.0), (2, 1.0)]
+    assert [trace.name for trace in trial_curves.figure(found).data][-2:] == ["seed 9 (confirm)", "mean"]
+
+
+def test_a_runs_metrics_are_strips_the_studys_first() -> None:
+    key = RunKey(0, 0)
+    told = [Curve(run=key, metric=name, epochs=range(400), values=[1.0] * 400) for name in ("acc", "val_loss", EVIL)]
+    found = run_metrics.data("s/0/0", "val_loss", told, 7)
+    assert [metric for metric, _, _ in found.curves] == ["val_loss", EVIL, "acc"]
+    assert found.curves[0][1][0] == 0
+    assert found.curves[0][1][-1] == 399
+    assert found.note == "160 epochs of each shown"
+    drawn = run_metrics.figure(found)
+    assert len(drawn.data) == 3
+    assert drawn.layout.shapes[0].x0 == 7

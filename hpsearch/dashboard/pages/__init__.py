@@ -4,6 +4,6 @@ asked for when they come into sight.
 
 from __future__ import annotations
 
-from hpsearch.dashboard.pages import overview
+from hpsearch.dashboard.pages import overview, run, studies, trial, trials
 
-ROUTERS = (overview.router,)
+ROUTERS = (studies.router, overview.router, trials.router, trial.router, run.router)

@@ -31,6 +31,10 @@ class MemoryArchive(Archive):
         wanted = sorted(found.trials) if numbers is None else sorted(set(numbers) & found.trials.keys())
         return [as_seen(found.trials[number], live=found.live) for number in wanted]
 
+    def values(self, study: str) -> list[tuple[int, float]]:
+        complete = (trial for trial in self.trials(study) if trial.state is State.COMPLETE)
+        return [(trial.number, trial.value) for trial in complete if trial.value is not None]
+
     def curves(self, study: str, numbers: Sequence[int], metrics: Sequence[str] | None = None) -> list[Curve]:
         found = self._record.find(study)
         curves: list[Curve] = []

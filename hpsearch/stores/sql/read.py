@@ -98,6 +98,13 @@ class SqlArchive(Archive):
             live = _live(row)
             return [as_seen(trial, live=live) for trial in load_trials(connection, row.id, numbers)]
 
+    def values(self, study: str) -> list[tuple[int, float]]:
+        c = t.trial.c
+        with self.reading() as connection:
+            row = find(connection, study)
+            query = select(c.number, c.value).where(c.study == row.id, c.state == "complete").order_by(c.number)
+            return [(number, value) for number, value in connection.execute(query)]
+
     def curves(self, study: str, numbers: Sequence[int], metrics: Sequence[str] | None = None) -> list[Curve]:
         m = t.metric.c
         told: dict[RunKey, dict[tuple[int, int], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
