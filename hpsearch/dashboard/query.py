@@ -70,22 +70,33 @@ def column(trial: Trial, name: str) -> Any:
 
 def ordered(trials: Sequence[Trial], sort: str, metric: str, direction: Direction) -> list[Trial]:
     """Trials by a column, ``-`` before it the other way round; those without a value last. ``rank``: the best first."""
-    name, down = sort.removeprefix("-"), sort.startswith("-")
-    if name in ("rank", metric):
-        down = (direction is Direction.MAXIMIZE) != down if name == "rank" else down
-        name = "value"
+    name, down = way_of(sort, metric, direction)
 
     def key(trial: Trial) -> tuple[int, Any]:
-        value = column(trial, name)
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            return 2, ""
-        return (0, value) if isinstance(value, int | float) else (1, str(value))
+        return place(trial, name)
 
     numbers = sorted(trials, key=lambda trial: trial.number)
     some = [t for t in numbers if key(t)[0] == 0]
     texts = [t for t in numbers if key(t)[0] == 1]
     none = [t for t in numbers if key(t)[0] == 2]
     return [*sorted(some, key=key, reverse=down), *sorted(texts, key=key, reverse=down), *none]
+
+
+def way_of(sort: str, metric: str, direction: Direction) -> tuple[str, bool]:
+    """(column, whether from the largest down) of an order as the URL says it."""
+    name, down = sort.removeprefix("-"), sort.startswith("-")
+    if name in ("rank", metric):
+        down = (direction is Direction.MAXIMIZE) != down if name == "rank" else down
+        name = "value"
+    return name, down
+
+
+def place(trial: Trial, name: str) -> tuple[int, Any]:
+    """Where a trial stands in the order of a column: numbers (0), then texts (1), then what has no value (2)."""
+    value = column(trial, name)
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return 2, ""
+    return (0, value) if isinstance(value, int | float) else (1, str(value))
 
 
 def _test(text: str, subject: Subject) -> Callable[[Trial], bool]:
