@@ -45,6 +45,7 @@ ROOMS = {
     "scipy": ["points.py", "verdict.py"],
     "statsmodels": ["verdict.py"],
     "pydantic": ["options.py"],
+    "pydantic_core": ["dashboard/api/answer.py"],
     "yaml": ["document.py"],
     "cyclopts": ["cli/"],
     "rich": ["cli/"],

@@ -4,6 +4,6 @@ asked for when they come into sight.
 
 from __future__ import annotations
 
-from hpsearch.dashboard.pages import overview, run, studies, trial, trials
+from hpsearch.dashboard.pages import docs, overview, run, studies, trial, trials
 
-ROUTERS = (studies.router, overview.router, trials.router, trial.router, run.router)
+ROUTERS = (studies.router, overview.router, trials.router, trial.router, run.router, docs.router)
