@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, final
 
 from hpsearch.archive import Archive
+from hpsearch.compare import confirmed
 from hpsearch.errors import NotFoundError, UsageError
 from hpsearch.figures import (
     curves,
@@ -31,7 +32,7 @@ from hpsearch.importance import Importances
 from hpsearch.importance import importances as importances_of
 from hpsearch.results import Results
 from hpsearch.strategy import Decision
-from hpsearch.trial import RunKey, Trial, best_trials
+from hpsearch.trial import RunKey, Stage, Trial, best_trials
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -125,10 +126,17 @@ def _curves(source: Source, options: Options) -> Drawn:
     seen = source.subject
     chosen = [_trial(source, n) for n in options.trials] or source.top
     told = source.archive.curves(seen.study, [t.number for t in chosen], [seen.metric]) if chosen else []
-    found = curves.data(seen, told)
+    if not options.trials:
+        found = curves.data(seen, told)
+        words = "How the best trials learned, over their seeds."
+    else:
+        fresh = confirmed(chosen)
+        seeds = "fresh" if fresh else "the search's"
+        found = curves.data(seen, told, chosen=chosen, stage=Stage.CONFIRM if fresh else Stage.SEARCH)
+        words = f"How {_numbers(chosen)} learned, over {seeds} seeds."
     if not found.lines:
         return f"No trial has told {seen.metric} epoch by epoch.", None
-    return "How the best trials learned, over their seeds.", curves.figure(found)
+    return words, curves.figure(found)
 
 
 def _lr_curve(source: Source, options: Options) -> Drawn:
@@ -156,6 +164,8 @@ def _importances(source: Source, options: Options) -> Drawn:
 
 def _axes(source: Source, options: Options) -> tuple[str, str] | None:
     """Two hyperparameters: the chosen ones, else those that mattered most."""
+    if options.x is not None and options.y is not None and options.x != options.y:
+        return options.x, options.y
     found = source.importances
     names = list(source.subject.space.searched)
     ranked = names if found.reason else [share.name for share in found.fanova]
@@ -198,8 +208,10 @@ def _pairs(source: Source, options: Options) -> Drawn:
     if not (options.trials or len(chosen[0].runs) > 1):
         return "With one seed a trial there is nothing to compare seed by seed.", None
     which = f"#{chosen[0].number} and #{chosen[1].number}" if options.trials else "The two best trials"
-    words = f"{which} on the seeds they share: lines that cross are seeds that disagree."
-    return words, pairs.figure(pairs.data(source.subject, chosen[0], chosen[1]))
+    fresh = bool(options.trials) and confirmed(chosen[:2])
+    seeds = "fresh seeds they were confirmed with" if fresh else "seeds they share"
+    words = f"{which} on the {seeds}: lines that cross are seeds that disagree."
+    return words, pairs.figure(pairs.data(source.subject, chosen[0], chosen[1], confirmed=fresh))
 
 
 def _layers(source: Source, options: Options) -> Drawn:
@@ -220,6 +232,12 @@ def _timeline(source: Source, options: Options) -> Drawn:
     if found is None:
         return "No run has ended yet.", None
     return "Which worker trained what, and when it waited.", timeline.figure(found)
+
+
+def _numbers(trials: Sequence[Trial]) -> str:
+    """``#3``, ``#3 and #5``, ``#3, #5 and #7``."""
+    names = [f"#{trial.number}" for trial in trials]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _trial(source: Source, number: int) -> Trial:

@@ -4,6 +4,6 @@ asked for when they come into sight.
 
 from __future__ import annotations
 
-from hpsearch.dashboard.pages import overview
+from hpsearch.dashboard.pages import compare, overview
 
-ROUTERS = (overview.router,)
+ROUTERS = (overview.router, compare.router)
