@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, final
 
 from hpsearch.archive import Archive
 from hpsearch.compare import confirmed
+from hpsearch.compare import searches as searches_of
 from hpsearch.errors import NotFoundError, UsageError
 from hpsearch.figures import (
     curves,
@@ -24,6 +25,7 @@ from hpsearch.figures import (
     pairs,
     parallel,
     rounds,
+    searches,
     subject,
     timeline,
 )
@@ -46,6 +48,8 @@ class Source:
     subject: Subject
     decisions: Sequence[Decision]
     archive: Archive
+    #: further studies, for pictures of several
+    others: Sequence[Source] = ()
 
     @cached_property
     def importances(self) -> Importances:
@@ -69,6 +73,10 @@ class Options:
     #: numbers of trials
     trials: tuple[int, ...] = ()
     run: RunKey | None = None
+    #: rounds up to this one, counted from 1
+    round: int | None = None
+    #: with a button that plays the rounds
+    played: bool = False
 
 
 @final
@@ -151,7 +159,9 @@ def _rounds(source: Source, options: Options) -> Drawn:
     found = rounds.data(source.subject, source.decisions)
     if found is None:
         return "This strategy does not narrow the search space.", None
-    return "Where each round looked, and where its best trial was.", rounds.figure(found)
+    if options.round is not None:
+        found = rounds.until(found, min(options.round, found.rounds))
+    return "Where each round looked, and where its best trial was.", rounds.figure(found, played=options.played)
 
 
 def _importances(source: Source, options: Options) -> Drawn:
@@ -191,7 +201,20 @@ def _grid_or_random(source: Source, options: Options) -> Drawn:
     if axes is None:
         return ONE, None
     words = f"How many values of {axes[0]} were tried: a grid tries few, random search a new one with every trial."
-    return words, grid_or_random.figure(grid_or_random.data([source.subject], *axes))
+    both = [other.subject for other in source.others if {*axes} <= other.subject.space.searched.keys()][:1]
+    return words, grid_or_random.figure(grid_or_random.data([source.subject, *both], *axes))
+
+
+def _searches(source: Source, options: Options) -> Drawn:
+    seen = source.subject
+    if not source.others:
+        return "There is no other study to compare with.", None
+    studies = [source, *source.others]
+    if len({(one.subject.metric, one.subject.direction) for one in studies}) > 1:
+        return "These studies measure different things.", None
+    found = searches_of([(one.archive.study(one.subject.study), one.subject.trials) for one in studies])
+    words = "The best value that each had found after as many trials."
+    return words, searches.figure(searches.data(seen.metric, found))
 
 
 def _parallel(source: Source, options: Options) -> Drawn:
@@ -257,6 +280,7 @@ PICTURES: dict[str, Callable[[Source, Options], Drawn]] = {
     "interaction": _interaction,
     "grid_or_random": _grid_or_random,
     "parallel": _parallel,
+    "searches": _searches,
     "pairs": _pairs,
     "layers": _layers,
     "timeline": _timeline,

@@ -52,3 +52,33 @@ def test_curves_are_of_the_chosen_trials(client: TestClient) -> None:
 @pytest.mark.parametrize(("query", "status"), [("a=99&b=1", 404), ("t=0&t=1&t=2&t=3&t=4&t=5&t=6", 422), ("a=x", 422)])
 def test_what_is_not_there_is_said(client: TestClient, query: str, status: int) -> None:
     assert client.get(f"/s/digits/compare?{query}").status_code == status
+
+
+def test_studies_are_put_side_by_side_at_equal_budget(client: TestClient, url: str) -> None:
+    page = client.get("/compare?s=fine&s=grid").text
+    grid = hp.load("grid", db=url)
+    assert "at equal budget: 12 trials" in page
+    assert "one study of a strategy that learns is one draw" in page
+    assert number(grid.best.value if grid.best else None) in page
+    assert "figures/searches?with=grid" in page.replace("&amp;", "&")
+    answer = client.get("/api/v1/studies/fine/figures/searches?with=grid").json()
+    lines = {trace["name"]: trace["y"] for trace in answer["data"] if trace.get("name")}
+    assert list(lines) == ["fine", "grid"]
+    assert len(lines["grid"]) == 12
+    assert lines["grid"][-1] == pytest.approx(grid.best.value if grid.best else None)
+    alone = client.get("/api/v1/studies/fine/figures/searches").json()
+    assert (alone["shown"], alone["sentence"]) == (False, "There is no other study to compare with.")
+
+
+def test_studies_of_different_metrics_have_rows_and_no_more(client: TestClient) -> None:
+    page = client.get("/compare?s=digits&s=grid").text
+    assert "They measure different things" in page
+    assert "data-figure" not in page
+    answer = client.get("/api/v1/studies/digits/figures/searches?with=grid").json()
+    assert (answer["shown"], answer["sentence"]) == (False, "These studies measure different things.")
+
+
+def test_without_studies_there_is_a_form(client: TestClient) -> None:
+    page = client.get("/compare").text
+    assert all(f'name="s" value="{name}"' in page for name in ("digits", "fine", "grid"))
+    assert client.get("/compare?s=fine&s=nothing").status_code == 404
