@@ -172,24 +172,24 @@ def _importances(source: Source, options: Options) -> Drawn:
     return words, importances.figure(importances.data(found))
 
 
-def _axes(source: Source, options: Options) -> tuple[str, str] | None:
-    """Two hyperparameters: the chosen ones, else those that mattered most."""
-    if options.x is not None and options.y is not None and options.x != options.y:
-        return options.x, options.y
+def axes_of(source: Source, x: str | None = None, y: str | None = None) -> tuple[str, str] | None:
+    """Two hyperparameters: the chosen ones, else those that mattered most; None where there are no two."""
+    if x is not None and y is not None and x != y:
+        return x, y
     found = source.importances
     names = list(source.subject.space.searched)
     ranked = names if found.reason else [share.name for share in found.fanova]
-    order = [name for name in dict.fromkeys([*ranked, *names]) if name not in (options.x, options.y)]
-    axes = [options.x or next(iter(order), None), options.y]
-    axes[1] = axes[1] or next((name for name in order if name != axes[0]), None)
-    return None if axes[0] is None or axes[1] is None or axes[0] == axes[1] else (axes[0], axes[1])
+    order = [name for name in dict.fromkeys([*ranked, *names]) if name not in (x, y)]
+    first = x or next(iter(order), None)
+    second = next((name for name in (y, *order) if name not in (None, first)), None)
+    return None if first is None or second is None else (first, second)
 
 
 ONE = "Fewer than two hyperparameters are searched."
 
 
 def _interaction(source: Source, options: Options) -> Drawn:
-    axes = _axes(source, options)
+    axes = axes_of(source, options.x, options.y)
     if axes is None:
         return ONE, None
     words = f"{axes[0]} and {axes[1]} together, the others averaged."
@@ -197,7 +197,7 @@ def _interaction(source: Source, options: Options) -> Drawn:
 
 
 def _grid_or_random(source: Source, options: Options) -> Drawn:
-    axes = _axes(source, options)
+    axes = axes_of(source, options.x, options.y)
     if axes is None:
         return ONE, None
     words = f"How many values of {axes[0]} were tried: a grid tries few, random search a new one with every trial."
