@@ -4,6 +4,26 @@ asked for when they come into sight.
 
 from __future__ import annotations
 
-from hpsearch.dashboard.pages import compare, grid_or_random, overview, params, rounds, studies_compare
+from hpsearch.dashboard.pages import (
+    compare,
+    diagnostics,
+    grid_or_random,
+    overview,
+    params,
+    rounds,
+    ship,
+    studies_compare,
+    workers,
+)
 
-ROUTERS = (overview.router, compare.router, studies_compare.router, params.router, rounds.router, grid_or_random.router)
+ROUTERS = (
+    overview.router,
+    compare.router,
+    studies_compare.router,
+    params.router,
+    rounds.router,
+    grid_or_random.router,
+    diagnostics.router,
+    ship.router,
+    workers.router,
+)
