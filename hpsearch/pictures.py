@@ -32,6 +32,7 @@ from hpsearch.figures import (
 from hpsearch.figures.subject import Subject
 from hpsearch.importance import Importances
 from hpsearch.importance import importances as importances_of
+from hpsearch.importance import order as importance_order
 from hpsearch.results import Results
 from hpsearch.strategy import Decision
 from hpsearch.trial import RunKey, Stage, Trial, best_trials
@@ -55,6 +56,11 @@ class Source:
     def importances(self) -> Importances:
         """What mattered; a second of work."""
         return importances_of(self.subject.space, self.subject.trials, self.subject.direction)
+
+    @cached_property
+    def order(self) -> list[str]:
+        """The searched hyperparameters, those that mattered most first; quick."""
+        return importance_order(self.subject.space, self.subject.trials, self.subject.direction)
 
     @cached_property
     def top(self) -> list[Trial]:
@@ -176,10 +182,7 @@ def axes_of(source: Source, x: str | None = None, y: str | None = None) -> tuple
     """Two hyperparameters: the chosen ones, else those that mattered most; None where there are no two."""
     if x is not None and y is not None and x != y:
         return x, y
-    found = source.importances
-    names = list(source.subject.space.searched)
-    ranked = names if found.reason else [share.name for share in found.fanova]
-    order = [name for name in dict.fromkeys([*ranked, *names]) if name not in (x, y)]
+    order = [name for name in source.order if name not in (x, y)]
     first = x or next(iter(order), None)
     second = next((name for name in (y, *order) if name not in (None, first)), None)
     return None if first is None or second is None else (first, second)

@@ -156,7 +156,8 @@ def _play(drawn: go.Figure, found: Data) -> None:
         updatemenus=[
             {
                 "type": "buttons", "showactive": False, "buttons": [button], "x": 0, "xanchor": "left", "y": 0,
-                "yanchor": "top", "pad": {"t": 56},
+                "yanchor": "top", "pad": {"t": 56}, "bgcolor": "white", "bordercolor": theme.GREY,
+                "font": {"color": theme.INK},
             }
         ],
     )  # fmt: skip

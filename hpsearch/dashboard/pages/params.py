@@ -10,20 +10,12 @@ from fastapi.responses import HTMLResponse
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.pages.frame import card, study_page
 from hpsearch.dashboard.wanted import TheFilter, TheSource, TheView
-from hpsearch.pictures import Source, axes_of
+from hpsearch.pictures import axes_of
 from hpsearch.profile import edges_of
 
 router = APIRouter(include_in_schema=False)
 #: hyperparameters that are drawn, each alone, unless all are asked for
 FIRST = 12
-
-
-def ranked(source: Source) -> list[str]:
-    """The searched hyperparameters, those that mattered most first; as the study has them where nobody knows."""
-    names = list(source.subject.space.searched)
-    found = source.importances
-    order = [] if found.reason else [share.name for share in found.ped_anova]
-    return list(dict.fromkeys([*order, *names]))
 
 
 @router.get("/s/{study}/params", response_class=HTMLResponse)
@@ -38,7 +30,7 @@ def params(
     all: Annotated[bool, Query(description="draw every hyperparameter alone")] = False,
 ) -> HTMLResponse:
     """A picture a hyperparameter, their importances, all at once, two together; edges to look beyond."""
-    names = ranked(source)
+    names = source.order
     known = [name if name in names else None for name in (x, y)]
     axes = axes_of(source, known[0], known[1])
     edges = edges_of(source.subject.space, source.subject.trials, view.direction)
