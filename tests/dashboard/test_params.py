@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from fastapi.testclient import TestClient
 
 import hpsearch as hp
+from hpsearch.dashboard.access import Access
+from hpsearch.dashboard.app import make_app
+from hpsearch.dashboard.record import Record
 from hpsearch.profile import edges_of
 from hpsearch.read import space_of
 from hpsearch.written import setting_text
@@ -70,3 +74,17 @@ def test_grid_and_random_are_counted(client: TestClient) -> None:
     assert "5 independent random trials hit the best 5 %" in random
     assert "= 23 %." in random
     assert client.get("/s/fine/grid-vs-random?x=lr&y=x&with=digits").status_code == 422
+
+
+def test_of_many_hyperparameters_the_first_twelve_are_drawn(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("def train(run):\n    return sum(run.params.values())\n")
+    url = f"sqlite:///{tmp_path}/r.db"
+    space = {f"p{k}": {"uniform": [0, 1]} for k in range(20)}
+    study = hp.define(name="wide", objective=f"{tmp_path}/train.py:train", metric={"loss": "minimize"}, n_trials=2,
+                      search_space=space, strategy="random")  # fmt: skip
+    hp.run(study, db=url, on="inline")
+    with TestClient(make_app(Record(url), Access()), base_url="http://127.0.0.1:8787") as door:
+        first, every = (door.get(f"/s/wide/params{query}").text for query in ("", "?all=1"))
+    assert (first.count("lr_curve?"), every.count("lr_curve?")) == (12, 20)
+    assert 'href="?all=1"' in first
+    assert "Show all" not in every
