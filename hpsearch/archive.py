@@ -10,7 +10,7 @@ from typing import Any, TypeVar, final
 
 from hpsearch.errors import NotFoundError
 from hpsearch.strategy import Decision
-from hpsearch.trial import Checkpoint, Run, RunKey, State, Trial
+from hpsearch.trial import Checkpoint, Lost, Run, RunKey, State, Trial
 
 T = TypeVar("T")
 
@@ -145,6 +145,10 @@ class Archive(ABC):
     @abstractmethod
     def checkpoints(self, study: str) -> dict[RunKey, Checkpoint]:
         """The checkpoints that are kept."""
+
+    @abstractmethod
+    def losses(self, study: str) -> list[Lost]:
+        """The attempts that were lost, in the order in which they were; without their company."""
 
     @abstractmethod
     def decisions(self, study: str) -> list[Decision]:

@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, final
 
 from hpsearch.archive import Archive
+from hpsearch.compare import confirmed
+from hpsearch.compare import searches as searches_of
 from hpsearch.errors import NotFoundError, UsageError
 from hpsearch.figures import (
     curves,
@@ -25,6 +27,7 @@ from hpsearch.figures import (
     rounds,
     run_metrics,
     seeds,
+    searches,
     subject,
     timeline,
     trial_curves,
@@ -32,9 +35,10 @@ from hpsearch.figures import (
 from hpsearch.figures.subject import Subject
 from hpsearch.importance import Importances
 from hpsearch.importance import importances as importances_of
+from hpsearch.importance import order as importance_order
 from hpsearch.results import Results
 from hpsearch.strategy import Decision
-from hpsearch.trial import RunKey, Trial, best_trials
+from hpsearch.trial import RunKey, Stage, Trial, best_trials
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -48,11 +52,18 @@ class Source:
     subject: Subject
     decisions: Sequence[Decision]
     archive: Archive
+    #: further studies, for pictures of several
+    others: Sequence[Source] = ()
 
     @cached_property
     def importances(self) -> Importances:
         """What mattered; a second of work."""
         return importances_of(self.subject.space, self.subject.trials, self.subject.direction)
+
+    @cached_property
+    def order(self) -> list[str]:
+        """The searched hyperparameters, those that mattered most first; quick."""
+        return importance_order(self.subject.space, self.subject.trials, self.subject.direction)
 
     @cached_property
     def top(self) -> list[Trial]:
@@ -71,6 +82,10 @@ class Options:
     #: numbers of trials
     trials: tuple[int, ...] = ()
     run: RunKey | None = None
+    #: rounds up to this one, counted from 1
+    round: int | None = None
+    #: with a button that plays the rounds
+    played: bool = False
 
 
 @final
@@ -128,10 +143,17 @@ def _curves(source: Source, options: Options) -> Drawn:
     seen = source.subject
     chosen = [_trial(source, n) for n in options.trials] or source.top
     told = source.archive.curves(seen.study, [t.number for t in chosen], [seen.metric]) if chosen else []
-    found = curves.data(seen, told)
+    if not options.trials:
+        found = curves.data(seen, told)
+        words = "How the best trials learned, over their seeds."
+    else:
+        fresh = confirmed(chosen)
+        seeds = "fresh" if fresh else "the search's"
+        found = curves.data(seen, told, chosen=chosen, stage=Stage.CONFIRM if fresh else Stage.SEARCH)
+        words = f"How {_numbers(chosen)} learned, over {seeds} seeds."
     if not found.lines:
         return f"No trial has told {seen.metric} epoch by epoch.", None
-    return "How the best trials learned, over their seeds.", curves.figure(found)
+    return words, curves.figure(found)
 
 
 def _lr_curve(source: Source, options: Options) -> Drawn:
@@ -146,7 +168,9 @@ def _rounds(source: Source, options: Options) -> Drawn:
     found = rounds.data(source.subject, source.decisions)
     if found is None:
         return "This strategy does not narrow the search space.", None
-    return "Where each round looked, and where its best trial was.", rounds.figure(found)
+    if options.round is not None:
+        found = rounds.until(found, min(options.round, found.rounds))
+    return "Where each round looked, and where its best trial was.", rounds.figure(found, played=options.played)
 
 
 def _importances(source: Source, options: Options) -> Drawn:
@@ -157,22 +181,21 @@ def _importances(source: Source, options: Options) -> Drawn:
     return words, importances.figure(importances.data(found))
 
 
-def _axes(source: Source, options: Options) -> tuple[str, str] | None:
-    """Two hyperparameters: the chosen ones, else those that mattered most."""
-    found = source.importances
-    names = list(source.subject.space.searched)
-    ranked = names if found.reason else [share.name for share in found.fanova]
-    order = [name for name in dict.fromkeys([*ranked, *names]) if name not in (options.x, options.y)]
-    axes = [options.x or next(iter(order), None), options.y]
-    axes[1] = axes[1] or next((name for name in order if name != axes[0]), None)
-    return None if axes[0] is None or axes[1] is None or axes[0] == axes[1] else (axes[0], axes[1])
+def axes_of(source: Source, x: str | None = None, y: str | None = None) -> tuple[str, str] | None:
+    """Two hyperparameters: the chosen ones, else those that mattered most; None where there are no two."""
+    if x is not None and y is not None and x != y:
+        return x, y
+    order = [name for name in source.order if name not in (x, y)]
+    first = x or next(iter(order), None)
+    second = next((name for name in (y, *order) if name not in (None, first)), None)
+    return None if first is None or second is None else (first, second)
 
 
 ONE = "Fewer than two hyperparameters are searched."
 
 
 def _interaction(source: Source, options: Options) -> Drawn:
-    axes = _axes(source, options)
+    axes = axes_of(source, options.x, options.y)
     if axes is None:
         return ONE, None
     words = f"{axes[0]} and {axes[1]} together, the others averaged."
@@ -180,11 +203,24 @@ def _interaction(source: Source, options: Options) -> Drawn:
 
 
 def _grid_or_random(source: Source, options: Options) -> Drawn:
-    axes = _axes(source, options)
+    axes = axes_of(source, options.x, options.y)
     if axes is None:
         return ONE, None
     words = f"How many values of {axes[0]} were tried: a grid tries few, random search a new one with every trial."
-    return words, grid_or_random.figure(grid_or_random.data([source.subject], *axes))
+    both = [other.subject for other in source.others if {*axes} <= other.subject.space.searched.keys()][:1]
+    return words, grid_or_random.figure(grid_or_random.data([source.subject, *both], *axes))
+
+
+def _searches(source: Source, options: Options) -> Drawn:
+    seen = source.subject
+    if not source.others:
+        return "There is no other study to compare with.", None
+    studies = [source, *source.others]
+    if len({(one.subject.metric, one.subject.direction) for one in studies}) > 1:
+        return "These studies measure different things.", None
+    found = searches_of([(one.archive.study(one.subject.study), one.subject.trials) for one in studies])
+    words = "The best value that each had found after as many trials."
+    return words, searches.figure(searches.data(seen.metric, found))
 
 
 def _parallel(source: Source, options: Options) -> Drawn:
@@ -201,8 +237,10 @@ def _pairs(source: Source, options: Options) -> Drawn:
     if not (options.trials or len(chosen[0].runs) > 1):
         return "With one seed a trial there is nothing to compare seed by seed.", None
     which = f"#{chosen[0].number} and #{chosen[1].number}" if options.trials else "The two best trials"
-    words = f"{which} on the seeds they share: lines that cross are seeds that disagree."
-    return words, pairs.figure(pairs.data(source.subject, chosen[0], chosen[1]))
+    fresh = bool(options.trials) and confirmed(chosen[:2])
+    shared = "fresh seeds they were confirmed with" if fresh else "seeds they share"
+    words = f"{which} on the {shared}: lines that cross are seeds that disagree."
+    return words, pairs.figure(pairs.data(source.subject, chosen[0], chosen[1], confirmed=fresh))
 
 
 def _seeds(source: Source, options: Options) -> Drawn:
@@ -259,6 +297,12 @@ def _timeline(source: Source, options: Options) -> Drawn:
     return "Which worker trained what, and when it waited.", timeline.figure(found)
 
 
+def _numbers(trials: Sequence[Trial]) -> str:
+    """``#3``, ``#3 and #5``, ``#3, #5 and #7``."""
+    names = [f"#{trial.number}" for trial in trials]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def _trial(source: Source, number: int) -> Trial:
     for trial in source.subject.trials:
         if trial.number == number:
@@ -277,6 +321,7 @@ PICTURES: dict[str, Callable[[Source, Options], Drawn]] = {
     "grid_or_random": _grid_or_random,
     "parallel": _parallel,
     "seeds": _seeds,
+    "searches": _searches,
     "pairs": _pairs,
     "layers": _layers,
     "timeline": _timeline,

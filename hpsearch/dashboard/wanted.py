@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 
 from hpsearch.dashboard.query import Filter, filter_of
 from hpsearch.dashboard.record import Record, View
@@ -34,10 +34,19 @@ def source_of(
     return view.source_of(wanted, lambda: wanted.choose(view.subject)) if wanted else view.source
 
 
+def others_of(
+    request: Request,
+    names: Annotated[list[str] | None, Query(alias="with", description="further studies", max_length=5)] = None,
+) -> tuple[View, ...]:
+    """The studies beside the path's, for pictures of several."""
+    return tuple(record_of(request).view(name) for name in dict.fromkeys(names or ()) if name)
+
+
 #: parameters of endpoints
 TheRecord = Annotated[Record, Depends(record_of)]
 TheView = Annotated[View, Depends(view_of)]
 TheFilter = Annotated[Filter, Depends(filter_of)]
 TheSource = Annotated[Source, Depends(source_of)]
+TheOthers = Annotated[tuple[View, ...], Depends(others_of)]
 TheNumber = Annotated[int, Path(description="the trial's number", ge=0, le=LARGEST)]
 TheSeed = Annotated[int, Path(description="the run's seed", ge=0, le=LARGEST)]

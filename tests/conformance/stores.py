@@ -405,6 +405,8 @@ class StoreConformance:
                     claims=[Claim(run=key, attempt=attempt + 1)],
                 )
             )
+        lost = [(one.run, one.attempt, one.cause, one.seconds, one.worker) for one in doors.archive().losses("digits")]
+        assert lost == [(key, k + 1, cause, 1.0, "h:2") for k, cause in enumerate(["signal:9", "oom", "signal:9"])]
         assert again(doors).losses == {key: {"signal:9": 2, "oom": 1}}
 
     def test_a_run_can_pause_and_go_on_as_the_same_attempt(self, doors):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import replace
 
 import pytest
 
 from hpsearch.archive import Curve
+from hpsearch.compare import Search
 from hpsearch.figures import (
     curves,
     grid_or_random,
@@ -22,11 +24,13 @@ from hpsearch.figures import (
     rounds,
     run_metrics,
     seeds,
+    searches,
     subject,
     theme,
     timeline,
     trial_curves,
 )
+from hpsearch.gain import Band
 from hpsearch.importance import Importances, Share
 from hpsearch.space import Categorical, Float, SearchSpace
 from hpsearch.strategy import Decision
@@ -168,7 +172,8 @@ def test_curves_are_means_over_seeds_as_far_as_all_went() -> None:
         Curve(run=RunKey(0, 0), metric="other", epochs=[0], values=[9.0]),
     ]
     (line,) = curves.data(study(trials), told).lines
-    assert (line.trial, line.epochs, line.mean, line.low, line.high) == (0, [0, 1], [2.0, 4.0], [1.0, 2.0], [3.0, 6.0])
+    assert (line.trial, line.epochs, line.mean) == (0, [0, 1], [2.0, 4.0])
+    assert line.low + line.high == pytest.approx([2 - 12.706, 4 - 2 * 12.706, 2 + 12.706, 4 + 2 * 12.706], abs=1e-3)
     long = curves.data(study(trials), curves_of(trials, 1000))
     assert [(len(line.epochs), line.epochs[0], line.epochs[-1]) for line in long.lines] == [(100, 0, 999)] * 2
     assert "100 epochs shown" in long.note
@@ -224,6 +229,37 @@ def test_importances_have_whiskers() -> None:
     assert "fANOVA on 300" in found.note
     empty = importances.figure(importances.data(Importances(reason="too few")))
     assert empty.layout.annotations[0].text == "too few"
+
+
+def test_searches_are_steps_with_a_band_where_there_is_one() -> None:
+    band = Band(better=(1.0,) * 500, middle=(2.0,) * 500, worse=(math.inf, *[3.0] * 499), method="resampled")
+    common = {"n": 500, "areas": (1.5,), "draws": None}
+    found = [
+        Search(studies=(EVIL,), strategy="random", curves=((None, *[1.5] * 499),), band=band, **common),
+        Search(studies=("b",), strategy="bayesian", curves=(tuple(500 - k for k in range(500)),), band=None, **common),
+    ]
+    seen = searches.data("loss", found)
+    assert [(line.study, line.search, line.best[-1]) for line in seen.lines] == [(EVIL, 0, 1.5), ("b", 1, 1)]
+    assert seen.lines[0].trials[-1] == 500
+    assert len(seen.lines[0].trials) == searches.POINTS
+    drawn = searches.figure(seen)
+    assert marks(drawn) <= theme.MOST_MARKS
+    assert "<script" not in drawn.to_json()
+    assert "trials drawn again" in drawn.layout.title.text
+    assert searches.figure(searches.data("loss", [])).layout.annotations[0].text == "no trial has a value"
+
+
+def test_rounds_can_be_played_and_stopped() -> None:
+    trials = [trial(k, 1.0 - k / 40, 10.0 ** -(1 + k % 2), batch=k // 2) for k in range(40)]
+    found = rounds.data(study(trials, "coarse_to_fine"), [])
+    drawn = rounds.figure(found, played=True)
+    (frames, _) = drawn.layout.updatemenus[0].buttons[0].args
+    assert len(frames) == rounds.FRAMES
+    assert all(len(frame["data"]) == len(drawn.data) for frame in frames)
+    assert [frame["data"][1]["x"] for frame in frames][-1] == list(drawn.data[1].x)
+    assert len(frames[0]["data"][1]["x"]) == 2
+    assert len(rounds.until(found, 3).panels[0].points) == 6
+    assert not rounds.figure(found).layout.updatemenus
 
 
 def test_pairs_are_by_seed() -> None:

@@ -9,7 +9,7 @@ from typing import final
 from hpsearch.archive import Archive, Curve, StudySummary, T, as_seen, stitched
 from hpsearch.stores.memory.record import AttemptKey, MemoryRecord, MemoryStudy
 from hpsearch.strategy import Decision
-from hpsearch.trial import Checkpoint, Direction, RunKey, State, Trial
+from hpsearch.trial import Checkpoint, Direction, Lost, RunKey, State, Trial
 
 
 @final
@@ -56,6 +56,9 @@ class MemoryArchive(Archive):
 
     def checkpoints(self, study: str) -> dict[RunKey, Checkpoint]:
         return dict(self._record.find(study).checkpoints)
+
+    def losses(self, study: str) -> list[Lost]:
+        return list(self._record.find(study).lost)
 
     def decisions(self, study: str) -> list[Decision]:
         return list(self._record.find(study).decisions)

@@ -19,7 +19,7 @@ from hpsearch.stores.sql.engine import in_words, make_engine, now, path_of, reda
 from hpsearch.stores.sql.migrate import HEAD, revision
 from hpsearch.stores.sql.rows import CHECKPOINT, chunks, holder_of, load_decisions, load_trials, norms_of
 from hpsearch.strategy import Decision
-from hpsearch.trial import Checkpoint, Direction, RunKey, State, Trial
+from hpsearch.trial import Checkpoint, Direction, Lost, RunKey, State, Trial
 
 NO_STUDY = "hpsearch run STUDY.yaml makes the first one; --db or HPSEARCH_DB names another database"
 
@@ -154,6 +154,17 @@ class SqlArchive(Archive):
         return {
             RunKey.of(address): Checkpoint(path=path, sha256=sha256, bytes=size) for address, path, sha256, size in rows
         }
+
+    def losses(self, study: str) -> list[Lost]:
+        a = t.attempt.c
+        query = select(a.trial, a.seed, a.repeat, a.attempt, a.cause, a.seconds, a.worker)
+        query = query.where(a.cause.is_not(None)).order_by(a.ended, a.trial, a.seed, a.repeat, a.attempt)
+        with self.reading() as connection:
+            rows = connection.execute(query.where(a.study == find(connection, study).id)).all()
+        return [
+            Lost(run=RunKey(trial, seed, repeat), attempt=attempt, cause=cause, seconds=seconds, worker=worker)
+            for trial, seed, repeat, attempt, cause, seconds, worker in rows
+        ]
 
     def decisions(self, study: str) -> list[Decision]:
         with self.reading() as connection:
