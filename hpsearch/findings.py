@@ -10,8 +10,9 @@ from typing import final
 from hpsearch.confirm import Confirmation, confirmation
 from hpsearch.figures import lr_curve, subject
 from hpsearch.figures.subject import Subject
+from hpsearch.gain import INDEPENDENT, more_trials
 from hpsearch.parameter import Categorical
-from hpsearch.profile import INDEPENDENT, edges_of, gain_of
+from hpsearch.profile import edges_of
 from hpsearch.results import Results
 from hpsearch.ship import looks
 from hpsearch.trial import Direction, State, Trial
@@ -54,7 +55,7 @@ def verdict_of(results: Results) -> list[Sentence]:
         Sentence(text=edge.words, kind="warning", way_out=edge.suggestion)
         for edge in edges_of(seen.space, seen.trials, seen.direction)
     ]
-    gain = gain_of(seen.trials, seen.direction, independent=seen.strategy in INDEPENDENT)
+    gain = more_trials(seen.trials, seen.direction, independent=seen.strategy in INDEPENDENT)
     if gain is not None:
         said.append(Sentence(text=gain.words))
     return said + list(_losses(seen))

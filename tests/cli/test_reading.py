@@ -174,6 +174,10 @@ def test_compare_studies_at_equal_budget(folder: Path, hpsearch) -> None:
     assert [search["n"] for search in told["searches"]] == [3, 3]
     assert 0 <= told["ahead"][0]["probability"] <= 1
     assert told["searches"][0]["band"]["method"] == "resampled"
+    assert "was the search enough?\ntoy: Going by the last doubling of the 9 trials" in text
+    more = {row["study"]: row["more"] for row in told["studies"]}
+    assert (more["toy"]["more"], more["other"]) == (9, None)
+    assert more["toy"]["words"] in " ".join(text.split())
 
 
 def test_importance(folder: Path, hpsearch) -> None:
@@ -189,7 +193,7 @@ def test_importance(folder: Path, hpsearch) -> None:
     assert "24 trials, 4 resamples" in ended.out
     assert "at the low end of 0.31 … 0.8" in ended.out
     assert "try: x: {uniform: [0.06" in ended.out
-    assert "from 12 to 24 trials" in ended.out
+    assert "Going by the last doubling of the 24 trials, over all orders, another 24" in ended.out
     assert max(map(len, (ended.out + ended.err).splitlines())) <= 80
     found = json.loads(hpsearch("importance", "more", "--resamples", "4", "--json").out)
     assert [edge["name"] for edge in found["edges"]] == ["x"]

@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 from hpsearch.compare import Difference, Search
 from hpsearch.dashboard.api.models import BestTrial, Setting
 from hpsearch.importance import Share
-from hpsearch.profile import Gain, Profile
+from hpsearch.profile import Profile
 from hpsearch.trial import Direction, State
 from hpsearch.verdict import Paired
 
@@ -123,6 +123,19 @@ class EdgeTold:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class GainTold:
+    """What more trials would bring (`hpsearch importance` says it in words)."""
+
+    trials: int
+    more: int
+    expected: float
+    any_order: bool
+    noise: float | None
+    words: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class ImportancesTold:
     """What mattered, by two methods, each with the largest first."""
 
@@ -138,7 +151,7 @@ class ImportancesTold:
     reason: str
     profiles: Sequence[Profile]
     edges: Sequence[EdgeTold]
-    gain: Gain | None
+    gain: GainTold | None
 
 
 @final

@@ -12,8 +12,9 @@ from hpsearch.dashboard.api.answer import UNCHANGED, answer
 from hpsearch.dashboard.api.conclusions import ImportancesTold
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import TheSource, TheView
+from hpsearch.gain import INDEPENDENT, more_trials
 from hpsearch.pictures import Source
-from hpsearch.profile import INDEPENDENT, edges_of, gain_of, profile_of
+from hpsearch.profile import edges_of, profile_of
 
 router = APIRouter(prefix="/api/v1/studies/{study}", tags=["studies"], responses=UNCHANGED)
 
@@ -30,7 +31,7 @@ def importances_of(view: View, source: Source) -> dict[str, Any]:
     seen = source.subject
     profiles = [asdict(profile_of(n, p, seen.trials, seen.direction)) for n, p in seen.space.searched.items()]
     edges = edges_of(seen.space, seen.trials, seen.direction)
-    gain = gain_of(seen.trials, seen.direction, independent=seen.strategy in INDEPENDENT)
+    gain = more_trials(seen.trials, seen.direction, independent=seen.strategy in INDEPENDENT)
     told = {"schema": 1, "study": view.name, **asdict(source.importances), "profiles": profiles}
     told["edges"] = [asdict(edge) | {"words": edge.words} for edge in edges]
-    return told | {"gain": None if gain is None else asdict(gain)}
+    return told | {"gain": None if gain is None else asdict(gain) | {"words": gain.words}}
