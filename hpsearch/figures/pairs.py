@@ -54,7 +54,7 @@ def data(subject: Subject, a: Trial, b: Trial) -> Data:
 
 
 def _values(trial: Trial) -> dict[int, float]:
-    return {run.key.seed: run.value for run in trial.runs if run.value is not None and run.key.repeat == 0}
+    return {run.key.seed: run.value for run in trial.seed_runs if run.value is not None}
 
 
 def figure(found: Data) -> go.Figure:
