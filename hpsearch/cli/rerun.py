@@ -50,8 +50,7 @@ def rerun(
     how: How = HERE,
     common: Common = COMMON,
 ) -> int:
-    """Repeat runs and compare them with what is stored; or train further seeds, or
-    failed runs once more.
+    """Repeat runs and compare them with the record; or add seeds; or repeat failures.
 
     Each run is trained again, alone in a fresh process (not with --on inline), and
     compared epoch by epoch. Nothing is recorded. One that was trained in a group is
@@ -60,7 +59,7 @@ def rerun(
     runs that were trained on it.
 
     The tolerance is a part of a loss's size (of 0.01 where it is smaller), and 100
-    times that part, at most a tenth, of another metric's (of 1 where it is smaller):
+    times that part, at most a tenth, of another metric's (of 1 where that is less):
     many count examples, and one at the border may fall on either side.
 
     --add-seeds and --failed are recorded, as extra runs, which no strategy, pruner
@@ -71,7 +70,7 @@ def rerun(
     beats another is to look repeatedly: only confirm corrects for that.
 
     Args:
-        addresses: study/trial/seed, study/trial (all its runs) or study (all that did not fail); one or more.
+        addresses: study/trial/seed, study/trial (all its runs) or study (all that did not fail; --failed: that did).
         verify: Exit with code 5 where a run differs beyond the tolerance, or could not be repeated.
         tolerance: How much losses and lr may differ, relatively; others 100 times that. Default: 1e-4, bfloat16 1e-2.
         add_seeds: Train trials (study: its best one) with so many new seeds, the same for all that are named.
