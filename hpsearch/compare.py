@@ -105,16 +105,16 @@ def trial_row(
     """One trial's row.
 
     Args:
-        confirmed: judge it by its confirmation runs alone, by which it was not chosen.
+        confirmed: judge it by runs beyond the search alone (of a race, and extra ones), by which it was not chosen.
         value: of a run; None where it has none.
     """
-    found = {run.key.seed: x for run in trial.runs if not run.key.repeat and (x := value(run)) is not None}
+    searched = {run.key.seed for run in trial.search_runs}
+    found = {run.key.seed: x for run in trial.seed_runs if (x := value(run)) is not None}
     judged = {
         run.key.seed: math.nan if run.state is State.DIVERGED else found[run.key.seed]
-        for run in trial.runs
-        if not run.key.repeat
-        and (run.state is State.DIVERGED or (run.state is State.COMPLETE and run.key.seed in found))
-        and (run.stage is Stage.CONFIRM or not confirmed)
+        for run in trial.seed_runs
+        if (run.state is State.DIVERGED or (run.state is State.COMPLETE and run.key.seed in found))
+        and not (confirmed and run.key.seed in searched)
     }
     return TrialRow(
         address=f"{study}/{trial.number}",

@@ -173,6 +173,17 @@ class Trial:
         """Those that the search made, a seed each: what strategies and pruners see; ``value`` is their mean."""
         return tuple(run for run in self.runs if run.stage is Stage.SEARCH and run.key.repeat == 0)
 
+    @property
+    def seed_runs(self) -> tuple[Run, ...]:
+        """One run a seed, of every stage: the first that has not failed, else the last. No state or value of a trial
+        follows from a repetition: this is for what looks beyond the search.
+        """
+        found: dict[int, Run] = {}
+        for run in sorted(self.runs, key=lambda run: run.key):
+            if run.key.seed not in found or found[run.key.seed].state is State.FAILED:
+                found[run.key.seed] = run
+        return tuple(found.values())
+
     def values(self, stage: Stage = Stage.SEARCH) -> dict[int, float]:
         """Seed -> value of the complete runs of a stage; repetitions are left out."""
         runs = (run for run in self.runs if run.stage is stage and run.key.repeat == 0)

@@ -28,7 +28,7 @@ COMMANDS = {
     "status": ("status:status", "Say how far studies are."),
     "confirm": ("confirm:confirm", "Race the best trials on fresh seeds."),
     "ship": ("ship:ship", "The checklist of a trial; its value on the sealed test set."),
-    "rerun": ("rerun:rerun", "Repeat stored runs alone, and compare."),
+    "rerun": ("rerun:rerun", "Repeat runs and compare; add seeds; repeat what failed."),
     "verify": ("verify:verify", "Check that the record holds."),
     "logs": ("logs:logs", "Print what a run has printed."),
     "list": ("list:list_", "List the studies."),

@@ -39,7 +39,7 @@ def best(
     if not trials:
         raise NotFoundError(f"{summary.name} has no complete trial yet", hint=f"hpsearch status {summary.name}")
     if yaml:
-        from hpsearch.cli.recipe import recipe
+        from hpsearch.reproduce import recipe
 
         print(recipe(summary, trials[0]), end="")
     elif common.json:

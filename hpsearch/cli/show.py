@@ -26,7 +26,7 @@ from hpsearch.cli.terminal import (
 )
 from hpsearch.errors import UsageError
 from hpsearch.strategy import Decision
-from hpsearch.trial import Direction, Run, State, Trial, best_trials
+from hpsearch.trial import Direction, Run, Stage, State, Trial, best_trials
 
 #: best trials and failures of a study that are shown
 TOP = 5
@@ -37,6 +37,8 @@ def show(
     /,
     *,
     yaml: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    command: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    python: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     common: Common = COMMON,
 ) -> None:
     """Show a study (its best trials, decisions, failures), a trial (its runs and curves), or a run (all there is).
@@ -44,11 +46,21 @@ def show(
     Args:
         address: study, study/trial or study/trial/seed.
         yaml: A study file instead: the study's own, or one that trains this trial's setting again.
+        command: Of a trial or a run, the command instead that trains it again and compares it with the record.
+        python: Of a trial or a run, Python instead that trains it again without the record, and prints its values.
     """
     from hpsearch.stores.sql import open_archive
 
     archive, wanted = open_archive(common.database), parse(address)
     study = study_of(archive, wanted.study)
+    forms = [f"--{name}" for name, given in [("yaml", yaml), ("command", command), ("python", python)] if given]
+    if len(forms) > 1:
+        raise UsageError(f"{' and '.join(forms)}: one at a time", hint=f"hpsearch show {address} {forms[0]}")
+    if wanted.trial is None and (command or python):
+        raise UsageError(
+            f"{forms[0]} is of a trial or a run, and {study.name} is a study",
+            hint=f"hpsearch show {study.name}/0 {forms[0]}; hpsearch best {study.name} names the best",
+        )
     if wanted.trial is None:
         trials = archive.trials(study.name)
         if yaml:
@@ -62,11 +74,14 @@ def show(
         return
     trial = trial_of(archive, study.name, wanted.trial)
     if yaml:
-        from hpsearch.cli.recipe import recipe
+        from hpsearch.reproduce import recipe
 
         print(recipe(study, trial), end="")
         return
     run = None if wanted.seed is None else run_of(study.name, trial, wanted)
+    if command or python:
+        _print_again(study, trial, run, common, forms[0].removeprefix("--"))
+        return
     curves = [c for c in archive.curves(study.name, [trial.number]) if run is None or c.run == run.key]
     if common.json:
         out_json({"schema": 1, "study": study.name, **trial_json(trial, curves, run)})
@@ -74,6 +89,22 @@ def show(
         _show_trial(study, trial, curves)
     else:
         _show_run(study, trial, run, curves, archive)
+
+
+def _print_again(study: StudySummary, trial: Trial, run: Run | None, common: Common, form: str) -> None:
+    """How it is trained again: as a command, or as Python."""
+    from hpsearch import reproduce
+    from hpsearch.stores.sql.engine import parse as database
+    from hpsearch.stores.sql.engine import portable
+
+    if form == "python":
+        text = reproduce.snippet(study, trial, run)
+    else:
+        text = reproduce.command(study, trial, run, db=portable(database(common.database)))
+    if common.json:
+        out_json({"schema": 1, "study": study.name, "trial": trial.number, form: text})
+    else:
+        print(text, end="")
 
 
 def _own_text(study: StudySummary) -> str:
@@ -151,10 +182,13 @@ def _show_trial(study: StudySummary, trial: Trial, curves: list[Curve]) -> None:
     )
     _params(trial)
     lines = {curve.run: spark(curve.values) for curve in curves if curve.metric == metric}
-    heads = ["seed", metric, "best epoch", "state", "time", "attempts", f"{metric} over epochs"]
+    # A seed that is not of the search says so: the trial's value is not about it.
+    staged = any(run.stage is not Stage.SEARCH for run in trial.runs)
+    heads = ["seed", *["stage"] * staged, metric, "best epoch", "state", "time", "attempts", f"{metric} over epochs"]
     rows = [
         [
             str(run.key).partition("/")[2],
+            *[str(run.stage)] * staged,
             number(run.value),
             "" if run.best_epoch is None else str(run.best_epoch),
             str(run.state),
@@ -165,7 +199,7 @@ def _show_trial(study: StudySummary, trial: Trial, curves: list[Curve]) -> None:
         for run in trial.runs
     ]
     out()
-    print_table(heads, rows, keep=2)
+    print_table(heads, rows, keep=3)
     for run in trial.runs:
         if run.reason or run.error:
             out(f"\n{study.name}/{run.key} {run.state}: {run.reason}", style="bold")

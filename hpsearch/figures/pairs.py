@@ -60,11 +60,8 @@ def data(subject: Subject, a: Trial, b: Trial, *, confirmed: bool = False) -> Da
 
 
 def _values(trial: Trial, confirmed: bool) -> dict[int, float]:
-    return {
-        run.key.seed: run.value
-        for run in trial.runs
-        if run.value is not None and run.key.repeat == 0 and (run.stage is Stage.CONFIRM or not confirmed)
-    }
+    runs = (run for run in trial.seed_runs if run.stage is not Stage.SEARCH or not confirmed)
+    return {run.key.seed: run.value for run in runs if run.value is not None}
 
 
 def figure(found: Data) -> go.Figure:
