@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from hpsearch.errors import ExecutorError
-from hpsearch.executors import _ray_cluster
+from hpsearch.executors import _ray_cluster, ray
 from hpsearch.executors.ray import ClusterOptions, RayCluster, RayExecutor
-from hpsearch.trial import Finished, Lost, RunKey, State
+from hpsearch.trial import Finished, Grouped, Lost, RunKey, State
 from tests.conformance.executors import (
     OBJECTIVES,
     ExecutorConformance,
@@ -132,6 +132,59 @@ def test_an_actor_killed_loses_its_runs_and_is_replaced(wide, tmp_path):
     again = drive(wide, [assignment(t, attempt=3) for t in range(3)], task("Line", tmp_path, 4))
     assert {last.state for last in ends(again)} == {State.COMPLETE}
     assert not [pid for pid in (training, actor) if psutil.pid_exists(pid)]
+
+
+@pytest.fixture
+def quick_to_suspect(monkeypatch):
+    """A worker that says nothing for so long has lost its runs."""
+    monkeypatch.setattr(ray, "SILENT_S", 4.0)
+
+
+@pytest.mark.usefixtures("quick_to_suspect")
+def test_a_stopped_worker_that_goes_on_is_heard_in_vain_and_works_again(address, place, tmp_path):
+    executor = make(address, place, 1, 4)
+    try:
+        (member,) = executor._members.values()
+        executor.start([assignment(t, attempt=2) for t in range(3)], task("Long", tmp_path, 4))
+        _until(lambda: list(tmp_path.glob("groups/*.txt")))
+        actor = psutil.Process(int(member.place.split(":")[1]))
+        actor.suspend()
+        lost = ends(listen(executor, 3))
+        assert {(type(r), r.cause, r.attempt, len(r.company)) for r in lost} == {(Lost, "silent", 2, 2)}
+        assert (executor.capacity(), executor.idle()) == (0, 0)
+        actor.resume()
+        # What it has to say by now, and that it has ended them as it was told: all of it of the void attempts.
+        late = listen(executor, 3)
+        assert {r.attempt for r in late if not isinstance(r, Grouped)} == {2}
+        _until(lambda: executor.poll(0.1) or executor.idle() == 1)
+        again = drive(executor, [assignment(t, attempt=3) for t in range(3)], task("Line", tmp_path, 4))
+        assert {(last.state, last.attempt) for last in ends(again)} == {(State.COMPLETE, 3)}
+        assert list(executor._members.values()) == [member]
+    finally:
+        executor.close()
+
+
+@pytest.mark.full  # half a minute: Ray itself takes 5 s to kill a process that does not answer
+@pytest.mark.usefixtures("quick_to_suspect")
+def test_a_worker_that_stays_stopped_is_ended_and_replaced(address, place, tmp_path):
+    executor = make(address, place, 1, 1)
+    try:
+        (member,) = executor._members.values()
+        actor = psutil.Process(int(member.place.split(":")[1]))
+        executor.start([assignment(0)], task("Long", tmp_path, 1))
+        _until(lambda: list(tmp_path.glob("**/*.txt")))
+        training = actor.children(recursive=True)
+        actor.suspend()
+        (lost,) = ends(listen(executor))
+        assert (lost.cause, lost.company) == ("silent", ())
+        last = outcome(executor, assignment(0, attempt=2), task("Line", tmp_path, 1))
+        assert (last.state, last.attempt) == (State.COMPLETE, 2)
+        assert member not in executor._members.values()
+        _, alive = psutil.wait_procs([actor, *training], timeout=10)
+        assert training
+        assert not alive
+    finally:
+        executor.close()
 
 
 def test_a_run_prints_into_its_log_and_knows_no_token(kept, tmp_path):
