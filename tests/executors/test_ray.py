@@ -16,7 +16,7 @@ import pytest
 from hpsearch.errors import ExecutorError
 from hpsearch.executors import _ray_cluster, ray
 from hpsearch.executors.ray import ClusterOptions, RayCluster, RayExecutor
-from hpsearch.trial import Finished, Grouped, Lost, RunKey, State
+from hpsearch.trial import EpochReport, Finished, Grouped, Lost, RunKey, State
 from tests.conformance.executors import (
     OBJECTIVES,
     ExecutorConformance,
@@ -268,6 +268,39 @@ def test_without_ray_it_says_how_to_install_it(tmp_path, monkeypatch):
     with pytest.raises(ExecutorError, match="Ray is not installed") as caught:
         RayCluster(ClusterOptions(), OBJECTIVES, tmp_path)
     assert caught.value.hint == "pip install 'hpsearch[ray]'"
+
+
+#: fills the object store of this machine's node with what nobody may evict, says how full it is, and waits
+HOG = """
+import sys
+import numpy, ray
+from ray._private.internal_api import memory_summary
+ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+held = []
+for _ in range(12):
+    held.append(ray.put(numpy.ones(1 << 20)))
+    held.append(ray.get(held[-1]))
+print(memory_summary(stats_only=True).replace("\\n", " "), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_full_object_store_hurts_nobody(kept, address, tmp_path):
+    command = [sys.executable, "-c", HOG, address]
+    hog = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        said = hog.stdout.readline()
+        full = re.search(r"Plasma memory usage .*?([\d.]+)% full", said)
+        assert full, said + hog.stderr.read()
+        assert float(full[1]) >= 80
+        executor = kept(4)
+        told = drive(executor, [assignment(t) for t in range(4)], task("Line", tmp_path, 4))
+        assert {last.state for last in ends(told)} == {State.COMPLETE}
+        *epochs, last = drive(executor, [assignment(9)], workload("talks", tmp_path, source="abroad.py", lanes=4))
+        assert last.state is State.COMPLETE, last.error
+        assert [len(report.metrics) for report in epochs if isinstance(report, EpochReport)] == [5001, 5001]
+    finally:
+        hog.communicate("")
 
 
 def test_a_cluster_behind_rays_client_is_the_same(address, client_port, place, tmp_path):
