@@ -282,7 +282,7 @@ class Lost:
 
     run: RunKey
     attempt: int
-    #: ``signal:9``, ``oom``, ``connection``, ``drained``
+    #: ``signal:9``, ``oom``, ``connection``, ``silent``, ``drained``
     cause: str
     seconds: float = 0.0
     worker: str = ""

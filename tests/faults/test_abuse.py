@@ -86,7 +86,7 @@ def test_a_killed_worker_is_lost(executor, clean, tmp_path):
     assert _fine(executor, tmp_path) == clean
 
 
-@pytest.mark.parametrize("how", ["loops", "sleeps", "holds_the_lock", "ignores_sigterm"])
+@pytest.mark.parametrize("how", ["loops", "sleeps", "holds_the_lock", "ignores_sigterm", "stopped"])
 def test_a_run_that_hangs_ends_at_its_timeout(executor, clean, tmp_path, how):
     _fine(executor, tmp_path)  # a warm worker: its start does not count
     began, pids = time.monotonic(), tmp_path / "pids"
@@ -97,8 +97,22 @@ def test_a_run_that_hangs_ends_at_its_timeout(executor, clean, tmp_path, how):
     assert TIMEOUT_S <= last.seconds < TIMEOUT_S + 10
     if how == "loops":
         assert "round and round" in last.error
-    if how == "ignores_sigterm":
+    if how in ("ignores_sigterm", "stopped"):
         assert _dead(int(pids.read_text()))
+    assert _fine(executor, tmp_path) == clean
+
+
+def test_a_stopped_run_without_a_timeout_is_waited_for(executor, clean, tmp_path):
+    pids = tmp_path / "pids"
+    executor.start([assignment(0, how="stopped", pids=str(pids))], workload("train", tmp_path, source="abuse.py"))
+    end = time.monotonic() + 30
+    while not (pids.exists() and pids.read_text()) or psutil.Process(int(pids.read_text())).status() != "stopped":
+        assert time.monotonic() < end
+        assert executor.poll(0.02) == []
+    assert executor.poll(1.0) == []
+    psutil.Process(int(pids.read_text())).resume()
+    (last,) = listen(executor)
+    assert (last.state, last.value, last.attempt) == (State.COMPLETE, 0.5, 1)
     assert _fine(executor, tmp_path) == clean
 
 

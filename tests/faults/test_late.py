@@ -120,6 +120,7 @@ def test_a_coordinator_that_sleeps_past_its_lease_has_lost_the_study(
         first.kill()
         first.communicate()
     assert first.returncode == 7, words
+    assert "s was taken over" in words  # its turn, and what its workers had said by then, was refused
     assert facts(db) == ended
     hp.run(hp.read_study(tmp_path / "s.yaml"), db=f"sqlite:///{tmp_path}/calm.db", workers=2)
     assert ended == facts(f"sqlite:///{tmp_path}/calm.db")

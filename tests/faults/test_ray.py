@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import hpsearch as hp
+from hpsearch.stores.sql import open_audit
 from hpsearch.trial import State
 from tests.postgres import Server
 from tests.ray_nodes import add_node, cluster
@@ -56,6 +57,14 @@ baseline: false
 """
 #: runs that a worker trains together
 LANES = 5
+#: the command, which takes a worker that says nothing for 6 s for lost
+COMMAND = """
+import sys
+from hpsearch.cli.app import call
+from hpsearch.executors import ray
+ray.SILENT_S = 6.0
+sys.exit(call(sys.argv[1:]))
+"""
 Outcome = list[tuple[Any, ...]]
 
 
@@ -88,7 +97,7 @@ def url(folder: Path, db: str) -> str:
 
 
 def start(folder: Path, db: str, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "hpsearch", "run", "study.yaml", "--db", url(folder, db)]
+    command = [sys.executable, "-c", COMMAND, "run", "study.yaml", "--db", url(folder, db)]
     files = ["--files", str(folder / db.rpartition("/")[2]), "--progress", "none", "--fuse", str(LANES)]
     return subprocess.Popen([*command, *files, *options], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -123,6 +132,19 @@ def ends(folder: Path, db: str) -> Callable[[], int]:
     """How many further runs have ended."""
     before = len(finished(folder, db))
     return lambda: len(finished(folder, db)) - before
+
+
+def causes(folder: Path, db: str) -> set[str | None]:
+    """Why attempts were lost."""
+    facts = open_audit(url(folder, db)).facts("abroad")
+    return {attempt.cause for attempts in facts.attempts.values() for attempt in attempts}
+
+
+def holds(folder: Path, db: str) -> None:
+    """Nothing is doubled, lost or changed."""
+    verified = [sys.executable, "-m", "hpsearch", "verify", "--db", url(folder, db)]
+    done = subprocess.run(verified, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def pid_of(node: Any, kind: str) -> int:
@@ -172,17 +194,23 @@ def test_a_study_outlives_each_of_its_parts(
     assert outcome(folder, postgres) == calm
     attempts = [run.attempt for trial in hp.load("abroad", postgres).trials for run in trial.runs]
     assert max(attempts) > 1
-    verified = [sys.executable, "-m", "hpsearch", "verify", "--db", postgres]
-    done = subprocess.run(verified, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    holds(folder, postgres)
 
 
 @pytest.mark.timeout(400)
-def test_without_its_head_a_study_pauses_and_goes_on_with_another(folder: Path, calm: Outcome) -> None:
+def test_a_stopped_worker_is_late_and_without_its_head_a_study_pauses_and_goes_on_with_another(
+    folder: Path, calm: Outcome
+) -> None:
     with cluster(2) as made:
         process = start(folder, "head", "--on", "ray", "--ray-address", made.address)
         try:
-            until(process, lambda: len(finished(folder, "head")) > 5)
+            until(process, lambda: finished(folder, "head"))
+            # Stopped until its runs are another's, then it goes on: what it says is refused, and counted.
+            sleeper = next(actor for node in made.worker_nodes for actor in actors(node))
+            sleeper.suspend()
+            until(process, lambda: "together: silent" in causes(folder, "head"))
+            sleeper.resume()
+            until(process, lambda: hp.load("abroad", url(folder, "head")).study.fenced)
             made.head_node.kill_gcs_server(check_alive=False)
             _, errors = process.communicate(timeout=90)
         finally:
@@ -194,6 +222,7 @@ def test_without_its_head_a_study_pauses_and_goes_on_with_another(folder: Path, 
     assert "the same command goes on" in said
     known = finished(folder, "head")
     study = hp.load("abroad", f"sqlite:///{folder}/head.db").study
+    assert study.fenced > 0
     assert study.state == "interrupted"
     assert "is lost" in study.reason
     # Another cluster, which the command starts for itself.
@@ -202,3 +231,6 @@ def test_without_its_head_a_study_pauses_and_goes_on_with_another(folder: Path, 
     assert process.returncode == 0, errors.decode()
     assert known.items() <= finished(folder, "head").items()
     assert outcome(folder, "head") == calm
+    shown = [sys.executable, "-m", "hpsearch", "status", "abroad", "--db", url(folder, "head")]
+    assert "late reports" in subprocess.run(shown, cwd=folder, capture_output=True, text=True, check=True).stdout
+    holds(folder, "head")

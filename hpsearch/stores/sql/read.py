@@ -41,8 +41,8 @@ class SqlArchive(Archive):
                 self._check(connection)
             yield connection
 
-    def damage(self) -> list[str]:
-        """What is wrong with the database itself (``sound``)."""
+    def damage(self) -> tuple[list[str], list[str]]:
+        """What is wrong with the database itself, and what could not be looked at (``sound``)."""
         from hpsearch.stores.sql.sound import check_database
 
         return check_database(self._url)
