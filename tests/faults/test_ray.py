@@ -22,6 +22,7 @@ from tests.ray_nodes import add_node, cluster
 
 TASK = """
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -40,8 +41,9 @@ class Task(hp.TrainingTask):
         return hp.Data(inputs, (inputs[:, 0] * inputs[:, 1] > 0).long())
 
     def metrics(self, output, target):
-        time.sleep(0.25)
-        return {}
+        if Path({slow!r}).exists():
+            time.sleep(0.25)
+        return {{}}
 """
 STUDY = """
 name: abroad
@@ -71,7 +73,7 @@ Outcome = list[tuple[Any, ...]]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("abroad")
-    (folder / "task.py").write_text(TASK)
+    (folder / "task.py").write_text(TASK.format(slow=str(folder / "slow")))
     (folder / "study.yaml").write_text(STUDY)
     return folder
 
@@ -83,6 +85,15 @@ def calm(folder: Path) -> Outcome:
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors.decode()
     return outcome(folder, "calm")
+
+
+@pytest.fixture
+def slow(folder: Path, calm: Outcome) -> Iterator[Path]:
+    """While this file is there, an epoch takes a quarter of a second: there is time for something to happen."""
+    path = folder / "slow"
+    path.touch()
+    yield path
+    path.unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -159,7 +170,7 @@ def actors(node: Any) -> list[psutil.Process]:
 
 @pytest.mark.timeout(400)
 def test_a_study_outlives_each_of_its_parts(
-    folder: Path, calm: Outcome, nodes: Any, postgres: str, postgres_server: Server
+    folder: Path, calm: Outcome, slow: Path, nodes: Any, postgres: str, postgres_server: Server
 ) -> None:
     """Three nodes and a database server; the head has a test of its own."""
     first, second = sorted(nodes.worker_nodes, key=lambda node: pid_of(node, "raylet"))
@@ -186,6 +197,7 @@ def test_a_study_outlives_each_of_its_parts(
         # The coordinator: the same command goes on.
         process.kill()
         process.communicate()
+        slow.unlink()
         process = start(folder, postgres, *options)
         _, errors = process.communicate(timeout=200)
     finally:
@@ -199,7 +211,7 @@ def test_a_study_outlives_each_of_its_parts(
 
 @pytest.mark.timeout(400)
 def test_a_stopped_worker_is_late_and_without_its_head_a_study_pauses_and_goes_on_with_another(
-    folder: Path, calm: Outcome
+    folder: Path, calm: Outcome, slow: Path
 ) -> None:
     with cluster(2) as made:
         process = start(folder, "head", "--on", "ray", "--ray-address", made.address)
@@ -226,6 +238,7 @@ def test_a_stopped_worker_is_late_and_without_its_head_a_study_pauses_and_goes_o
     assert study.state == "interrupted"
     assert "is lost" in study.reason
     # Another cluster, which the command starts for itself.
+    slow.unlink()
     process = start(folder, "head", "--on", "ray")
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors.decode()
