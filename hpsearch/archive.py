@@ -49,8 +49,10 @@ class StudySummary:
     fenced: int
     #: (address, text), oldest first
     notes: Sequence[tuple[str, str]] = ()
-    #: the spec's, then those given later
+    #: the spec's, then those that the study was given later
     tags: Sequence[str] = ()
+    #: (address, tag) of its trials and runs, oldest first
+    trial_tags: Sequence[tuple[str, str]] = ()
 
 
 @final
@@ -167,6 +169,17 @@ def stitched(told: Iterable[tuple[int, int, T]], last: int) -> list[tuple[int, T
         course.append((epoch, item))
         latest = attempt
     return course if latest == last else []
+
+
+def said(name: str, spec: Mapping[str, Any], words: Iterable[tuple[str, str, str]]) -> dict[str, Any]:
+    """``notes``, ``tags`` and ``trial_tags`` of a summary, from (kind, address, text), oldest first."""
+    words = list(words)
+    tags = dict.fromkeys((address, text) for kind, address, text in words if kind == "tag")
+    return {
+        "notes": [(address, text) for kind, address, text in words if kind == "note"],
+        "tags": list(dict.fromkeys([*spec.get("tags", ()), *(text for address, text in tags if address == name)])),
+        "trial_tags": [(address, text) for address, text in tags if address != name],
+    }
 
 
 def not_found(study: str, names: Iterable[str]) -> NotFoundError:

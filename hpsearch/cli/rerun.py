@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from hpsearch.cli.addresses import Address, parse, run_of, study_of, trial_of
+from hpsearch.address import Address, parse, run_of, study_of, trial_of
 from hpsearch.cli.settings import COMMON, Common, setting, workers
 from hpsearch.cli.terminal import number, out, out_json, say, width
 from hpsearch.errors import CheckError, UsageError

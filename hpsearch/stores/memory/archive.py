@@ -17,6 +17,7 @@ from hpsearch.archive import (
     as_seen,
     changed,
     outline_of,
+    said,
     stitched,
 )
 from hpsearch.stores.memory.record import AttemptKey, MemoryRecord, MemoryStudy
@@ -111,7 +112,6 @@ def _summary(study: MemoryStudy) -> StudySummary:
     state, reason, holder = study.state, study.reason, study.holder
     if state == "running" and not live:
         state, reason = "interrupted", f"its coordinator ({holder}) is gone"
-    tags = [*study.record.spec.get("tags", ()), *(text for kind, _, text in study.notes if kind == "tag")]
     return StudySummary(
         name=study.record.name,
         state=state,
@@ -129,6 +129,5 @@ def _summary(study: MemoryStudy) -> StudySummary:
         holder=str(holder) if live else "",
         rev=study.rev,
         fenced=study.fenced,
-        notes=[(address, text) for kind, address, text in study.notes if kind == "note"],
-        tags=list(dict.fromkeys(tags)),
+        **said(study.record.name, study.record.spec, study.notes),
     )

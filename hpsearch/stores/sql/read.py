@@ -22,6 +22,7 @@ from hpsearch.archive import (
     as_seen,
     changed,
     not_found,
+    said,
     stitched,
 )
 from hpsearch.errors import NotFoundError, StoreError
@@ -290,7 +291,6 @@ def _summary(
     state, reason = _state(row, live=live), row.reason
     if state != row.state:
         reason = f"its coordinator ({holder}) is gone"
-    tags = [*spec.get("tags", ()), *(text for kind, _, text in words if kind == "tag")]
     return StudySummary(
         name=row.name,
         state=state,
@@ -308,8 +308,7 @@ def _summary(
         holder=str(holder) if live else "",
         rev=row.rev,
         fenced=row.fenced,
-        notes=[(address, text) for kind, address, text in words if kind == "note"],
-        tags=list(dict.fromkeys(tags)),
+        **said(row.name, spec, words),
     )
 
 
