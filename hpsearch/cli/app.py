@@ -26,6 +26,8 @@ COMMANDS = {
     "resume": ("resume:resume", "Go on with a study by its name."),
     "stop": ("stop:stop", "Ask a running study to stop."),
     "status": ("status:status", "Say how far studies are."),
+    "note": ("note:note", "Write a note about a study, a trial or a run."),
+    "tag": ("tag:tag", "Tag a study, a trial or a run."),
     "confirm": ("confirm:confirm", "Race the best trials on fresh seeds."),
     "ship": ("ship:ship", "The checklist of a trial; its value on the sealed test set."),
     "rerun": ("rerun:rerun", "Repeat runs and compare; add seeds; repeat what failed."),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from hpsearch.address import Address, parse, study_of, trial_of
 from hpsearch.archive import Archive, StudySummary
-from hpsearch.cli.addresses import Address, parse, study_of, trial_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import duration, number, out, out_json, print_table, printable, say, setting_text
 from hpsearch.errors import CheckError, NotFoundError, UsageError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from hpsearch.cli.addresses import study_of
+from hpsearch.address import study_of
 from hpsearch.cli.resume import stored_study_of
 from hpsearch.cli.run import HERE, How
 from hpsearch.cli.settings import COMMON, Common

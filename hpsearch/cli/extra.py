@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from hpsearch.address import Address, run_of, study_of, trial_of
 from hpsearch.archive import Archive, StudySummary
-from hpsearch.cli.addresses import Address, run_of, study_of, trial_of
 from hpsearch.cli.resume import stored_study_of
 from hpsearch.cli.run import How
 from hpsearch.cli.settings import Common

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from cyclopts import Parameter
 
-from hpsearch.cli.addresses import Address, parse, run_of, study_of, trial_of
+from hpsearch.address import Address, parse, run_of, study_of, trial_of
 from hpsearch.cli.run import HERE, How
 from hpsearch.cli.settings import COMMON, Common, setting, workers
 from hpsearch.cli.terminal import number, out, out_json, say, width

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from hpsearch.address import Address, parse, run_of, study_of, trial_of
 from hpsearch.archive import Archive, Curve, StudySummary
-from hpsearch.cli.addresses import parse, run_of, study_of, trial_of
 from hpsearch.cli.list import counts_text, pruner_name, summary_json, trials_text
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import (
@@ -147,8 +147,7 @@ def _show_study(study: StudySummary, trials: list[Trial], decisions: list[Decisi
             out(f"  {study.name}/{run.key}  {run.reason}  {_last_line(run.error)}".rstrip())
         if len(failed) > TOP:
             out(f"  {len(failed) - TOP} more")
-    for address, text in study.notes:
-        out(f"note {address}: {text}")
+    _show_said(study, Address(study=study.name))
 
 
 def print_trials(trials: list[Trial], metric: str) -> None:
@@ -181,6 +180,7 @@ def _show_trial(study: StudySummary, trial: Trial, curves: list[Curve]) -> None:
         }
     )
     _params(trial)
+    _show_said(study, Address(study=study.name, trial=trial.number))
     lines = {curve.run: spark(curve.values) for curve in curves if curve.metric == metric}
     # A seed that is not of the search says so: the trial's value is not about it.
     staged = any(run.stage is not Stage.SEARCH for run in trial.runs)
@@ -226,6 +226,7 @@ def _show_run(study: StudySummary, trial: Trial, run: Run, curves: list[Curve], 
         }
     )
     _params(trial)
+    _show_said(study, Address(study=study.name, trial=trial.number, seed=run.key.seed, repeat=run.key.repeat))
     if curves:
         out()
         rows = [[c.metric, number(c.values[0]), number(c.values[-1]), spark(c.values, 32)] for c in curves if c.values]
@@ -275,6 +276,14 @@ def decision_lines(decisions: Sequence[Decision]) -> Iterator[str]:
         subjects = [decision.subject for decision in group]
         many = f"{len(subjects)} trials" if kind == "prune" and len(subjects) > 1 else ", ".join(subjects)
         yield f"after batch {batch}  {kind} {many}: {reason}"
+
+
+def _show_said(study: StudySummary, about: Address) -> None:
+    """The tags of what is shown or a part of it (the study's own aside), then the notes."""
+    for kind, words in (("tag", study.trial_tags), ("note", study.notes)):
+        for address, text in words:
+            if address == str(about) or address.startswith(f"{about}/"):
+                out(f"{kind} {address}: {text}")
 
 
 def _last_line(text: str) -> str:

@@ -94,6 +94,29 @@ def test_show_run(folder: Path, hpsearch) -> None:
     assert len(json.loads(hpsearch("show", "toy/0/1", "--json").out)["runs"]) == 1
 
 
+def test_notes_and_tags_are_shown(folder: Path, hpsearch) -> None:
+    assert hpsearch("note", "toy/0", "[red]odd\x1b[2J").err == "noted; hpsearch show toy/0\n"
+    assert json.loads(hpsearch("note", "toy/0/1", "seed 1", "--json").out)["address"] == "toy/0/1"
+    assert hpsearch("tag", "toy", "paper", "-q").err == ""
+    assert json.loads(hpsearch("tag", "toy/#1", "best", "--json").out) == {
+        "schema": 1,
+        "address": "toy/1",
+        "tag": "best",
+    }
+    study, trial, run = (hpsearch("show", address).out for address in ("toy", "toy/0", "toy/0/1"))
+    for text in (study, trial):
+        assert "note toy/0: [red]odd\\x1b[2J\n" in text
+    assert [("note toy/0/1: seed 1" in text, "toy/0:" in text) for text in (trial, run)] == [
+        (True, True),
+        (True, False),
+    ]
+    assert "tag toy/1: best" in study
+    assert [line.split()[1:] for line in study.splitlines() if line.startswith("tags")] == [["small", "paper"]]
+    assert [line.split()[0] for line in hpsearch("list", "--tag", "paper").out.splitlines()[1:]] == ["toy"]
+    ended = hpsearch("note", "toy/77", "odd")
+    assert (ended.code, ended.err.startswith("error: toy has no trial 77")) == (3, True)
+
+
 def test_best_is_ranked_and_becomes_a_study_file(folder: Path, hpsearch) -> None:
     ended = hpsearch("best", "toy", "-k", "3")
     assert ended.code == 0

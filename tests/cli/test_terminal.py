@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from hpsearch.cli.addresses import Address, parse
+from hpsearch.address import Address, parse
 from hpsearch.cli.terminal import ago, clip, duration, number, out, out_json, printable, spark, table
 from hpsearch.errors import UsageError
 
