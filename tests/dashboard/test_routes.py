@@ -219,7 +219,8 @@ def test_hostile_texts_are_text_and_no_secret_leaves(free: TestClient, caplog: p
             page = Elements(answer.text)
             assert MARK not in page.tags, address
             assert not [name for name in page.attributes if name.startswith("on")], address
-            assert not [text for text in page.scripts if text.strip()], address  # none is inline
+            if not answer.headers.get("content-disposition", "").startswith("attachment"):  # as a report is
+                assert not [text for text in page.scripts if text.strip()], address  # none is inline
             assert "49" not in re.findall(r"<.{0,40}49.{0,40}", "".join(page.words))
             shown += MARK in "".join(page.words)
         elif kind in ("application/json", "application/problem+json"):

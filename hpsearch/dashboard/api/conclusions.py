@@ -58,6 +58,19 @@ class BestSettings:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class GainTold:
+    """What more trials would bring (`hpsearch importance` says it in words)."""
+
+    trials: int
+    more: int
+    expected: float
+    any_order: bool
+    noise: float | None
+    words: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class ComparedStudy:
     """A study in a comparison (`compare.StudyRow`)."""
 
@@ -78,6 +91,8 @@ class ComparedStudy:
     #: number of the trial, counted from 1, that gave the best value
     found_after: int | None
     baseline: float | None
+    #: null where it is too little to tell
+    more: GainTold | None
 
 
 @final
@@ -118,19 +133,6 @@ class EdgeTold:
     near: int
     top: int
     suggestion: str
-    words: str
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class GainTold:
-    """What more trials would bring (`hpsearch importance` says it in words)."""
-
-    trials: int
-    more: int
-    expected: float
-    any_order: bool
-    noise: float | None
     words: str
 
 

@@ -142,4 +142,5 @@ def compared_study(row: StudyRow) -> dict[str, Any]:
     """A study in a comparison."""
     best = row.best
     found = None if best is None else {"trial": best.number, "value": best.value, "sd": best.sd, "params": best.params}
-    return {field.name: getattr(row, field.name) for field in fields(row)} | {"best": found}
+    more = None if row.more is None else asdict(row.more) | {"words": row.more.words}
+    return {field.name: getattr(row, field.name) for field in fields(row)} | {"best": found, "more": more}
