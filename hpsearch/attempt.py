@@ -22,7 +22,7 @@ from hpsearch.study import Study, fingerprint, spec_of
 from hpsearch.trial import STREAMED, EpochReport, Finished, Grouped, Lost, PausedReport, Report, RunKey, State
 
 if TYPE_CHECKING:
-    from hpsearch.executors.ray import RayCluster
+    from hpsearch.executors.ray import ClusterOptions, RayCluster
 
 #: how long ``measure`` watches
 MEASURE_S = 20.0
@@ -40,6 +40,9 @@ def watch(
     lanes: int = 1,
     fixed_lanes: bool = False,
     isolated: bool = False,
+    on: str = "local",
+    cluster: ClusterOptions | None = None,
+    files: Path | None = None,
     hear: Callable[[Report], bool],
     limit_s: float = float("inf"),
 ) -> None:
@@ -54,6 +57,9 @@ def watch(
         workers: how many at once; None: one a CUDA device, or one a core.
         lanes, fixed_lanes: how many runs a worker takes, as in ``Workload``; 1: each in a process of its own.
         isolated: each in a process of its own whatever the lanes: there it is the only lane.
+        on: ``local``, ``ray`` or ``inline`` (this process, which is then no fresh one).
+        cluster: which Ray cluster; None: one that is started on this machine.
+        files: the folder that the temporary one is made in; one that all machines of a cluster share.
         hear: takes every report, in order for each run; True ends all of it.
         limit_s: the longest it may take.
 
@@ -63,11 +69,17 @@ def watch(
     """
     find(study.objective)
     waiting, running = deque(assignments), len(assignments)
-    with tempfile.TemporaryDirectory(prefix="hpsearch-") as files:
-        workload = workload_of(study, device, Path(files))
+    if files is not None:
+        files.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="hpsearch-", dir=files) as temporary:
+        folder, ray = Path(temporary), None
+        if on == "ray":
+            ray = connect(study, cluster, device, folder)
+            device = ray.device
+        workload = workload_of(study, device, folder)
         isolated = isolated or lanes == 1
         workload = replace(workload, isolate=isolated, lanes=lanes, fixed_lanes=fixed_lanes, keep=False)
-        executor = executor_of("local", workers, device, 1 if isolated else lanes)
+        executor = executor_of(on, workers, device, 1 if isolated else lanes, ray)
         try:
             end = time.monotonic() + limit_s
             while running and time.monotonic() < end:
@@ -106,6 +118,24 @@ def executor_of(
 
         return LocalExecutor(workers, device=device, lanes=lanes)
     raise StudyError([Problem(field="--on", message=f"{on!r} is no place for workers", hint="local, inline or ray")])
+
+
+def connect(study: Study, cluster: ClusterOptions | None, device: str, files: Path) -> RayCluster:
+    """The Ray cluster whose workers have what ``device`` says: ``cpu`` no GPU, ``cuda`` at least a part of one.
+
+    Raises:
+        StudyError: another device.
+        ExecutorError: there is no such cluster.
+    """
+    from hpsearch.executors.ray import ClusterOptions, RayCluster
+
+    options = cluster or ClusterOptions()
+    if device not in ("auto", "cpu", "cuda"):
+        hint = "auto, cpu or cuda: Ray chooses a GPU for each worker"
+        raise StudyError([Problem(field="device", message=f"{device!r} is no device of a cluster", hint=hint)])
+    if options.gpus_per_worker is None and device != "auto":
+        options = replace(options, gpus_per_worker=1.0 if device == "cuda" else 0.0)
+    return RayCluster(options, study.objective.folder, files)
 
 
 def workload_of(study: Study, device: str, files: Path) -> Workload:

@@ -1,4 +1,4 @@
-"""The record as it lies, for ``verify``, and what is wrong with it: also lost attempts, which no reader is shown."""
+"""The record as it lies, for ``verify``, and what is wrong with it: also what lost attempts have told."""
 
 from __future__ import annotations
 

@@ -12,14 +12,14 @@ from typing import Any
 
 from hpsearch.audit import Facts, Verdict, in_json, same
 from hpsearch.cohort import come
-from hpsearch.further import CONFIRMED, DROP, RACE, REVEAL
+from hpsearch.further import CONFIRMED, DROP, EXTRA, RACE, REVEAL
 from hpsearch.replay import BY_ITSELF, Batch, Rungs, Stop, batches, reached, rungs
 from hpsearch.store import GROUPED
 from hpsearch.study import Study, cohort_of
 from hpsearch.trial import Environment, Run, State, Trial
 
 #: kinds of decisions that no batch of a strategy takes
-ELSEWHERE = frozenset(["prune", GROUPED, RACE, DROP, CONFIRMED, REVEAL])
+ELSEWHERE = frozenset(["prune", GROUPED, RACE, DROP, CONFIRMED, REVEAL, EXTRA])
 #: packages whose version may change a suggestion's last digits
 PACKAGES = ("hpsearch", "numpy", "scipy", "optuna")
 

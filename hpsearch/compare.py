@@ -17,9 +17,6 @@ from hpsearch.archive import Curve, StudySummary
 from hpsearch.trial import Direction, Run, Stage, State, Trial, best_trials
 from hpsearch.verdict import Paired, pairs
 
-#: strategies whose trials do not depend on each other's results
-INDEPENDENT = ("random", "grid")
-
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +44,8 @@ class StudyRow:
     found_after: int | None
     #: the best baseline's value; None where there is none
     baseline: float | None
+    #: whether the search was enough: what as many trials again would bring; None below eight
+    more: gain.Gain | None
 
 
 @final
@@ -75,14 +74,14 @@ class Difference:
 
 def study_row(summary: StudySummary, trials: Sequence[Trial]) -> StudyRow:
     """One study's row."""
-    direction = Direction(summary.spec["direction"])
+    direction, strategy = Direction(summary.spec["direction"]), summary.spec["strategy"]["name"]
     complete = [t for t in trials if t.state is State.COMPLETE and t.value is not None]
     values = [t.value for t in complete if t.value is not None]
     best = next(iter(best_trials(trials, direction, 1)), None)
     baseline = next(iter(best_trials([t for t in trials if t.baseline], direction, 1)), None)
     return StudyRow(
         study=summary.name,
-        strategy=summary.spec["strategy"]["name"],
+        strategy=strategy,
         metric=summary.spec["metric"],
         direction=str(direction),
         state=summary.state,
@@ -96,6 +95,7 @@ def study_row(summary: StudySummary, trials: Sequence[Trial]) -> StudyRow:
         seconds=summary.seconds,
         found_after=best.number + 1 if best else None,
         baseline=baseline.value if baseline else None,
+        more=gain.more_trials(trials, direction, independent=strategy in gain.INDEPENDENT),
     )
 
 
@@ -105,16 +105,16 @@ def trial_row(
     """One trial's row.
 
     Args:
-        confirmed: judge it by its confirmation runs alone, by which it was not chosen.
+        confirmed: judge it by runs beyond the search alone (of a race, and extra ones), by which it was not chosen.
         value: of a run; None where it has none.
     """
-    found = {run.key.seed: x for run in trial.runs if not run.key.repeat and (x := value(run)) is not None}
+    searched = {run.key.seed for run in trial.search_runs}
+    found = {run.key.seed: x for run in trial.seed_runs if (x := value(run)) is not None}
     judged = {
         run.key.seed: math.nan if run.state is State.DIVERGED else found[run.key.seed]
-        for run in trial.runs
-        if not run.key.repeat
-        and (run.state is State.DIVERGED or (run.state is State.COMPLETE and run.key.seed in found))
-        and (run.stage is Stage.CONFIRM or not confirmed)
+        for run in trial.seed_runs
+        if (run.state is State.DIVERGED or (run.state is State.COMPLETE and run.key.seed in found))
+        and not (confirmed and run.key.seed in searched)
     }
     return TrialRow(
         address=f"{study}/{trial.number}",
@@ -184,7 +184,7 @@ def _search(group: Sequence[tuple[StudySummary, list[float | None]]], n: int) ->
     band, draws = None, None
     if len(group) > 1:
         band = gain.repeated(curves, direction)
-    elif strategy in INDEPENDENT and n and any(value is not None for value in group[0][1]):
+    elif strategy in gain.INDEPENDENT and n and any(value is not None for value in group[0][1]):
         draws = tuple(group[0][1])
         band = gain.resampled(draws, direction, n)
     return Search(

@@ -33,7 +33,8 @@ class Executor(ABC):
     """Places runs on workers. Made for one ``Workload``; used by one thread.
 
     For every started assignment, ``poll`` gives exactly one ``Finished``, ``PausedReport`` or ``Lost`` in the end,
-    and after it nothing more of that attempt.
+    and after it nothing more of that attempt; but for a worker that was lost because it said nothing (``silent``) and
+    speaks again: what it says of those attempts is given too, and is for its caller to refuse.
     """
 
     @abstractmethod

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -57,6 +59,25 @@ def export(results: Results, path: Path, format: Format, *, curves: bool = False
     return len(frame)
 
 
+def encoded(columns: Mapping[str, Sequence[Any]], format: Literal["csv", "parquet"]) -> bytes:
+    """A table (name -> values) as the bytes of a file, with the care that ``export`` takes.
+
+    Whole numbers stay whole where some are missing.
+    """
+    import pandas as pd
+
+    def kind(values: Sequence[Any]) -> Any:
+        return "Int64" if {type(value) for value in values} == {int, type(None)} else None
+
+    frame = pd.DataFrame({name: pd.Series(list(values), dtype=kind(values)) for name, values in columns.items()})
+    if format == "csv":
+        # RFC 4180's line end, with which a lone carriage return within a cell is quoted
+        return str(_tame(frame).to_csv(index=False, lineterminator="\r\n")).encode("utf-8", "backslashreplace")
+    buffer = io.BytesIO()
+    _one_kind(frame).to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
 def _whole_epochs(frame: pd.DataFrame) -> pd.DataFrame:
     """Epochs as whole numbers: a missing one would make floats of all."""
     return frame.astype({name: "Int64" for name in ("best_epoch", "last_epoch") if name in frame})
@@ -64,14 +85,18 @@ def _whole_epochs(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _write(frame: pd.DataFrame, path: Path, format: Format) -> None:
     if format == "csv":
-        harmless = frame.map(_harmless).rename(columns=_harmless)
-        harmless.to_csv(path, index=False, lineterminator="\n")
+        _tame(frame).to_csv(path, index=False, lineterminator="\n")
     elif format == "json":
         # Not DataFrame.to_json, which rounds to 15 digits.
         rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
         path.write_text(json.dumps(rows, ensure_ascii=False, indent=1, allow_nan=False, default=str), encoding="utf-8")
     else:
         _one_kind(frame).to_parquet(path, index=False)
+
+
+def _tame(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same with nothing in it that a spreadsheet would compute."""
+    return frame.map(_harmless).rename(columns=_harmless)
 
 
 def _harmless(cell: Any) -> Any:

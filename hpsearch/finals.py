@@ -13,7 +13,7 @@ from itertools import count, islice
 from typing import Any, final
 
 from hpsearch.errors import UsageError
-from hpsearch.further import CONFIRMED, DROP, RACE, Further
+from hpsearch.further import CONFIRMED, DROP, RACE, Chooser, Further
 from hpsearch.race import Judgement, judge
 from hpsearch.race import Standing as Behind
 from hpsearch.strategy import Decision
@@ -189,7 +189,7 @@ def standing(terms: Terms, trials: Sequence[Trial], direction: Direction) -> Sta
 
 
 @final
-class Race:
+class Race(Chooser):
     """What ``search`` asks for further runs: a race's, until it is over.
 
     Args:
@@ -197,6 +197,8 @@ class Race:
         direction: which way the metric gets better.
         begun: it is in the record.
     """
+
+    stage = Stage.CONFIRM
 
     def __init__(self, terms: Terms, direction: Direction, *, begun: bool) -> None:
         self._terms, self._direction, self._begun = terms, direction, begun

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 from hpsearch.strategy import Decision
-from hpsearch.trial import Run, RunKey, Trial
+from hpsearch.trial import Run, RunKey, Stage, Trial
 
 #: kinds of decisions beyond the search: a race begins, a trial leaves it, it is over; the test set was looked at
 RACE, DROP, CONFIRMED, REVEAL = "race", "drop", "confirmed", "reveal"
+#: further seeds of trials, or failed runs once more, were asked for
+EXTRA = "extra"
 
 
 @final
@@ -27,11 +30,25 @@ class Further:
     over: bool = False
 
 
-#: asked with all trials and all their runs whenever no further run is open. Pure: the same record, the same answer
-Chooser = Callable[[Sequence[Trial]], Further]
+class Chooser(ABC):
+    """Says which further runs to make. Pure: the same record, the same answer."""
+
+    @property
+    @abstractmethod
+    def stage(self) -> Stage:
+        """Of all its runs. Open runs of another stage wait for their own chooser."""
+
+    @abstractmethod
+    def __call__(self, trials: Sequence[Trial]) -> Further:
+        """Asked with all trials and all their runs, whenever none of its stage is open."""
 
 
-def further_runs(trial: Trial) -> tuple[Run, ...]:
-    """Those of a trial's runs that no search has made."""
-    mine = {run.key for run in trial.search_runs}
-    return tuple(run for run in trial.runs if run.key not in mine)
+def parted(trial: Trial, chooser: Chooser | None) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+    """The runs of a trial that are the chooser's (None: the search's) to make, and the others."""
+    searched = {run.key for run in trial.search_runs}
+    mine: list[Run] = []
+    others: list[Run] = []
+    for run in trial.runs:
+        made = run.key in searched if chooser is None else run.key not in searched and run.stage is chooser.stage
+        (mine if made else others).append(run)
+    return tuple(mine), tuple(others)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median_high
 from typing import Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpsearch.trial import Direction
+from hpsearch.trial import Direction, State, Trial
 
+#: strategies whose trials do not depend on each other's results
+INDEPENDENT = ("random", "grid")
 #: the band has so much of the probability between its ends
 BAND = 0.8
 #: trials below which nothing is said of more
@@ -37,15 +40,30 @@ class Band:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """What more trials of a random search would bring."""
+    """What more trials would bring."""
 
+    #: trials that ended, baselines aside, and how many more of them
     trials: int
     more: int
     #: by how much the best is expected to improve, in the metric's units, at least 0
     expected: float
-    #: standard deviation of one run over seeds; None where nobody knows
+    #: True: from all orders of the trials, which are independent; False: from the order in which they were chosen
+    any_order: bool
+    #: median over complete trials of the standard deviation over seeds; None where there was one seed
     noise: float | None
-    words: str
+
+    @property
+    def words(self) -> str:
+        """Whether the search was enough, in a sentence or two."""
+        how = "over all orders" if self.any_order else "in the order they were tried"
+        gained = f"another {self.more:,} trials would gain about {self.expected:.2g}, rather less"
+        text = f"Going by the last doubling of the {self.trials:,} trials, {how}, {gained}."
+        if self.noise is None:
+            return f"{text} With one seed nobody knows whether that is more than noise."
+        if self.expected > self.noise:
+            return f"{text} It is more than the {self.noise:.2g} by which a trial's seeds differ (one sd): search on."
+        less = f"It is no more than the {self.noise:.2g} by which a trial's seeds differ (one sd)"
+        return f"{text} {less}: more seeds, not more trials, would help."
 
 
 def best_so_far(values: Sequence[float | None], direction: Direction) -> tuple[float | None, ...]:
@@ -120,26 +138,44 @@ def expected_best(values: Sequence[float | None], direction: Direction, m: int) 
     return float((ordered * weights).sum())
 
 
-def more_trials(values: Sequence[float | None], direction: Direction, more: int, noise: float | None) -> Gain | None:
-    """What another ``more`` trials of a random search are expected to bring, against the noise over seeds.
+def more_trials(
+    trials: Sequence[Trial], direction: Direction, *, independent: bool, more: int | None = None
+) -> Gain | None:
+    """What another ``more`` trials are expected to bring, against the noise over seeds; None below eight trials.
 
-    The gain of the last doubling, E[best of N/2] - E[best of N], goes on evenly in the logarithm of the number of
-    trials. As a rule a doubling brings less than the one before, so it is rather too much; and part of it is luck.
-    None below 8 trials with a value.
+    The gain of the last doubling goes on evenly in the logarithm of the number of trials. For independent trials it is
+    E[best of N/2] - E[best of N] over all orders (``expected_best``), else what happened. As a rule a doubling brings
+    less than the one before, so it is rather too much; and part of it is luck. None too below two values, and where
+    trials depend on each other and the first half has no value.
+
+    Args:
+        trials: any; baselines are left out, and trials without a value (diverged, failed) can be no best.
+        direction: which way the metric gets better.
+        independent: no trial was chosen by the results of others (``INDEPENDENT`` strategies).
+        more: at least 1; by default as many again.
     """
+    ended = [t for t in trials if t.state.final and t.state is not State.CANCELLED and not t.baseline]
+    values = [t.value if t.state is State.COMPLETE else None for t in ended]
     finite = [value for value in values if value is not None and math.isfinite(value)]
     many = len(values)
-    if len(finite) < FEWEST:
+    if many < FEWEST or len(finite) < 2:
         return None
-    half = many // 2
-    last = abs(expected_best(values, direction, half) - expected_best(values, direction, many))
-    last = 0.0 if min(finite) == max(finite) else last
+    half, more = many // 2, more or many
+    last = 0.0
+    if independent:
+        # of values that are all alike a weighted mean is off by rounding
+        if min(finite) < max(finite):
+            last = abs(expected_best(values, direction, half) - expected_best(values, direction, many))
+    else:
+        curve = best_so_far(values, direction)
+        before, after = curve[half - 1], curve[-1]
+        if before is None or after is None:
+            return None
+        last = abs(after - before)
     expected = last * math.log1p(more / many) / math.log(many / half)
-    words = f"another {more:,} trials would bring about {expected:.2g} at most"
-    if noise is not None:
-        other = "more seeds, not more trials, would help" if expected < noise else "the search is not at its end"
-        words += f"; one run varies by {noise:.2g} over seeds: {other}"
-    return Gain(trials=many, more=more, expected=expected, noise=noise, words=words)
+    spreads = [t.sd for t in ended if t.sd is not None and t.state is State.COMPLETE]
+    noise = median_high(spreads) if spreads else None
+    return Gain(trials=many, more=more, expected=expected, any_order=independent, noise=noise)
 
 
 def _ranked(values: Sequence[float | None], direction: Direction) -> NDArray[np.float64]:

@@ -99,6 +99,25 @@ def importances(
     return Importances(ped_anova=ped, fanova=fanova, n=len(rows), n_fanova=len(few), resamples=resamples)
 
 
+def order(space: SearchSpace, trials: Sequence[Trial], direction: Direction) -> list[str]:
+    """The searched hyperparameters, those that mattered most first: PED-ANOVA once, on 300 trials at most.
+
+    A tenth of a second, where ``importances`` with its whiskers takes many; without the trials that it needs, the
+    order is the space's.
+    """
+    axes = space.hard().searched
+    used = [t for t in trials if _usable(t) and space.contains(t.params)]
+    if len(used) > FANOVA_MOST:
+        used = random.Random(0).sample(used, FANOVA_MOST)
+    ranks = _ranks(used, direction)
+    if len(axes) < 2 or len(used) < FEWEST or len(set(ranks)) == 1:
+        return list(axes)
+    points = [[p.to_unit(t.params[name]) for name, p in axes.items()] for t in used]
+    with _quiet():
+        shares = _shares(space, list(zip(points, ranks, strict=True)), "ped_anova", 0)
+    return sorted(axes, key=lambda name: -shares[name])
+
+
 def _usable(trial: Trial) -> bool:
     return trial.state is State.DIVERGED or (trial.state is State.COMPLETE and trial.value is not None)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, final
 
-from hpsearch.attempt import executor_of, record_of, time_alone, time_together, watch, workload_of
+from hpsearch.attempt import connect, executor_of, record_of, time_alone, time_together, watch, workload_of
 from hpsearch.declaration import is_function, is_task
 from hpsearch.errors import NotFoundError, Problem, StudyChangedError, StudyError
 from hpsearch.executor import Assignment
@@ -31,7 +31,7 @@ from hpsearch.study import Study, differences, spec_of
 from hpsearch.trial import EpochReport, Finished, Lost, Report, RunKey
 
 if TYPE_CHECKING:
-    from hpsearch.executors.ray import ClusterOptions, RayCluster
+    from hpsearch.executors.ray import ClusterOptions
 
 #: a study whose coordinator is silent for so long is free for another one
 LEASE_S = 60.0
@@ -180,7 +180,7 @@ def _launch(
     files, interrupts = place.files or files_folder(url, study.name), Interrupts()
     store = open_store(url, patience_s=interrupts.patience_s, tell=place.tell)
     if on == "ray":
-        ray = _connect(study, place.cluster, device, files)
+        ray = connect(study, place.cluster, device, files)
         device = ray.device
         lanes, fixed = lanes_of(study, place.fuse, device)
     workload = replace(workload_of(study, device, files), lanes=lanes, fixed_lanes=fixed)
@@ -214,24 +214,6 @@ def _launch(
         progress=ending.progress,
         exit_code=_exit_code(ending, interrupts),
     )
-
-
-def _connect(study: Study, cluster: ClusterOptions | None, device: str, files: Path) -> RayCluster:
-    """The Ray cluster whose workers have what ``device`` says: ``cpu`` no GPU, ``cuda`` at least a part of one.
-
-    Raises:
-        StudyError: another device.
-        ExecutorError: there is no such cluster.
-    """
-    from hpsearch.executors.ray import ClusterOptions, RayCluster
-
-    options = cluster or ClusterOptions()
-    if device not in ("auto", "cpu", "cuda"):
-        hint = "auto, cpu or cuda: Ray chooses a GPU for each worker"
-        raise StudyError([Problem(field="device", message=f"{device!r} is no device of a cluster", hint=hint)])
-    if options.gpus_per_worker is None and device != "auto":
-        options = replace(options, gpus_per_worker=1.0 if device == "cuda" else 0.0)
-    return RayCluster(options, study.objective.folder, files)
 
 
 def lanes_of(study: Study, fuse: int | str, device: str = "auto") -> tuple[int, bool]:
@@ -327,11 +309,18 @@ def attempt(
     *,
     device: str = "auto",
     seed: int | None = None,
+    lanes: int = 1,
     on_report: Callable[[EpochReport], None] = lambda report: None,
 ) -> Finished | Lost:
     """Train one setting by hand, now, in a worker process; recorded nowhere.
 
-    ``params`` overrules the study's first baseline, or its first setting.
+    Args:
+        study: its first baseline, or its first setting, is trained.
+        params: overrules that.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
+        seed: of the run; None: the first of the study.
+        lanes: 1: by the plain loop. 2: as the only lane of a group, to the bit as a study trains it on a CPU.
+        on_report: hears of each epoch.
 
     Raises:
         StudyError: names a hyperparameter that the study does not have.
@@ -359,7 +348,8 @@ def attempt(
         return False
 
     key = RunKey(0, study.seeds[0] if seed is None else seed)
-    watch(study, [Assignment(run=key, params={**first, **params}, attempt=1)], device=device, hear=passed_on)
+    again = Assignment(run=key, params={**first, **params}, attempt=1)
+    watch(study, [again], device=device, lanes=lanes, isolated=True, hear=passed_on)
     return last[0]
 
 

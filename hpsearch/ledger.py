@@ -17,7 +17,7 @@ from hpsearch.backlog import Backlog
 from hpsearch.cohort import Cohorts, Ruling
 from hpsearch.errors import ExecutorError, HpsearchError, ObjectiveError, UnusableError
 from hpsearch.executor import Assignment
-from hpsearch.further import Chooser, further_runs
+from hpsearch.further import Chooser, parted
 from hpsearch.keep import Kept
 from hpsearch.losses import TOGETHER, UNCHARGED, Losses
 from hpsearch.progress import Ending, Engines, Failures, Pace, Progress
@@ -63,12 +63,12 @@ class Ledger:
         #: of coordinator's time, over all restarts; the loop keeps it
         self.seconds = snapshot.seconds
         self._trials = [replace(trial, runs=()) for trial in snapshot.trials]
-        own = [(t.number, further_runs(t) if chooser else t.search_runs) for t in snapshot.trials]
-        self._runs = {run.key: run for _, runs in own for run in runs}
+        own = [(t.number, *parted(t, chooser)) for t in snapshot.trials]
+        self._runs = {run.key: run for _, runs, _ in own for run in runs}
         self._keys: defaultdict[int, list[RunKey]] = defaultdict(list)
-        self._keys.update({number: [run.key for run in runs] for number, runs in own})
-        #: runs of the search, where this ledger makes further ones
-        self._others = {t.number: t.search_runs for t in snapshot.trials if chooser}
+        self._keys.update({number: [run.key for run in runs] for number, runs, _ in own})
+        #: runs that are not this ledger's to make, by trial
+        self._others = {number: others for number, _, others in own}
         #: each run's place in the order in which they are to begin
         self._order = {key: k for k, key in enumerate(self._runs)}
         self._losses = Losses(snapshot.losses)

@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, final
 
 from hpsearch.archive import Archive
+from hpsearch.compare import confirmed
+from hpsearch.compare import searches as searches_of
 from hpsearch.errors import NotFoundError, UsageError
 from hpsearch.figures import (
     curves,
@@ -23,15 +25,20 @@ from hpsearch.figures import (
     pairs,
     parallel,
     rounds,
+    run_metrics,
+    searches,
+    seeds,
     subject,
     timeline,
+    trial_curves,
 )
 from hpsearch.figures.subject import Subject
 from hpsearch.importance import Importances
 from hpsearch.importance import importances as importances_of
+from hpsearch.importance import order as importance_order
 from hpsearch.results import Results
 from hpsearch.strategy import Decision
-from hpsearch.trial import RunKey, Trial, best_trials
+from hpsearch.trial import RunKey, Stage, Trial, best_trials
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -45,11 +52,18 @@ class Source:
     subject: Subject
     decisions: Sequence[Decision]
     archive: Archive
+    #: further studies, for pictures of several
+    others: Sequence[Source] = ()
 
     @cached_property
     def importances(self) -> Importances:
         """What mattered; a second of work."""
         return importances_of(self.subject.space, self.subject.trials, self.subject.direction)
+
+    @cached_property
+    def order(self) -> list[str]:
+        """The searched hyperparameters, those that mattered most first; quick."""
+        return importance_order(self.subject.space, self.subject.trials, self.subject.direction)
 
     @cached_property
     def top(self) -> list[Trial]:
@@ -68,6 +82,10 @@ class Options:
     #: numbers of trials
     trials: tuple[int, ...] = ()
     run: RunKey | None = None
+    #: rounds up to this one, counted from 1
+    round: int | None = None
+    #: with a button that plays the rounds
+    played: bool = False
 
 
 @final
@@ -100,7 +118,7 @@ def picture(name: str, source: Source, options: Options | None = None) -> Pictur
         if axis is not None and axis not in source.subject.space.searched:
             searched = ", ".join(source.subject.space.searched) or "none"
             raise UsageError(f"{axis!r} is no hyperparameter that is searched", hint=f"searched: {searched}")
-    if not source.subject.ended:
+    if not source.subject.ended and name not in OF_ONE and options.run is None:
         return Picture(name=name, sentence="No trial has ended yet.", figure=None)
     sentence, figure = PICTURES[name](source, options)
     return Picture(name=name, sentence=sentence, figure=figure)
@@ -108,7 +126,7 @@ def picture(name: str, source: Source, options: Options | None = None) -> Pictur
 
 def pictures(source: Source) -> Iterator[Picture]:
     """The pictures that this study has something to show in, in the order of a report."""
-    for name in PICTURES:
+    for name in (name for name in PICTURES if name not in OF_ONE):
         found = picture(name, source)
         if found.figure is not None:
             yield found
@@ -125,10 +143,17 @@ def _curves(source: Source, options: Options) -> Drawn:
     seen = source.subject
     chosen = [_trial(source, n) for n in options.trials] or source.top
     told = source.archive.curves(seen.study, [t.number for t in chosen], [seen.metric]) if chosen else []
-    found = curves.data(seen, told)
+    if not options.trials:
+        found = curves.data(seen, told)
+        words = "How the best trials learned, over their seeds."
+    else:
+        fresh = confirmed(chosen)
+        seeds = "fresh" if fresh else "the search's"
+        found = curves.data(seen, told, chosen=chosen, stage=Stage.CONFIRM if fresh else Stage.SEARCH)
+        words = f"How {_numbers(chosen)} learned, over {seeds} seeds."
     if not found.lines:
         return f"No trial has told {seen.metric} epoch by epoch.", None
-    return "How the best trials learned, over their seeds.", curves.figure(found)
+    return words, curves.figure(found)
 
 
 def _lr_curve(source: Source, options: Options) -> Drawn:
@@ -143,7 +168,9 @@ def _rounds(source: Source, options: Options) -> Drawn:
     found = rounds.data(source.subject, source.decisions)
     if found is None:
         return "This strategy does not narrow the search space.", None
-    return "Where each round looked, and where its best trial was.", rounds.figure(found)
+    if options.round is not None:
+        found = rounds.until(found, min(options.round, found.rounds))
+    return "Where each round looked, and where its best trial was.", rounds.figure(found, played=options.played)
 
 
 def _importances(source: Source, options: Options) -> Drawn:
@@ -154,22 +181,21 @@ def _importances(source: Source, options: Options) -> Drawn:
     return words, importances.figure(importances.data(found))
 
 
-def _axes(source: Source, options: Options) -> tuple[str, str] | None:
-    """Two hyperparameters: the chosen ones, else those that mattered most."""
-    found = source.importances
-    names = list(source.subject.space.searched)
-    ranked = names if found.reason else [share.name for share in found.fanova]
-    order = [name for name in dict.fromkeys([*ranked, *names]) if name not in (options.x, options.y)]
-    axes = [options.x or next(iter(order), None), options.y]
-    axes[1] = axes[1] or next((name for name in order if name != axes[0]), None)
-    return None if axes[0] is None or axes[1] is None or axes[0] == axes[1] else (axes[0], axes[1])
+def axes_of(source: Source, x: str | None = None, y: str | None = None) -> tuple[str, str] | None:
+    """Two hyperparameters: the chosen ones, else those that mattered most; None where there are no two."""
+    if x is not None and y is not None and x != y:
+        return x, y
+    order = [name for name in source.order if name not in (x, y)]
+    first = x or next(iter(order), None)
+    second = next((name for name in (y, *order) if name not in (None, first)), None)
+    return None if first is None or second is None else (first, second)
 
 
 ONE = "Fewer than two hyperparameters are searched."
 
 
 def _interaction(source: Source, options: Options) -> Drawn:
-    axes = _axes(source, options)
+    axes = axes_of(source, options.x, options.y)
     if axes is None:
         return ONE, None
     words = f"{axes[0]} and {axes[1]} together, the others averaged."
@@ -177,11 +203,24 @@ def _interaction(source: Source, options: Options) -> Drawn:
 
 
 def _grid_or_random(source: Source, options: Options) -> Drawn:
-    axes = _axes(source, options)
+    axes = axes_of(source, options.x, options.y)
     if axes is None:
         return ONE, None
     words = f"How many values of {axes[0]} were tried: a grid tries few, random search a new one with every trial."
-    return words, grid_or_random.figure(grid_or_random.data([source.subject], *axes))
+    both = [other.subject for other in source.others if {*axes} <= other.subject.space.searched.keys()][:1]
+    return words, grid_or_random.figure(grid_or_random.data([source.subject, *both], *axes))
+
+
+def _searches(source: Source, options: Options) -> Drawn:
+    seen = source.subject
+    if not source.others:
+        return "There is no other study to compare with.", None
+    studies = [source, *source.others]
+    if len({(one.subject.metric, one.subject.direction) for one in studies}) > 1:
+        return "These studies measure different things.", None
+    found = searches_of([(one.archive.study(one.subject.study), one.subject.trials) for one in studies])
+    words = "The best value that each had found after as many trials."
+    return words, searches.figure(searches.data(seen.metric, found))
 
 
 def _parallel(source: Source, options: Options) -> Drawn:
@@ -198,8 +237,44 @@ def _pairs(source: Source, options: Options) -> Drawn:
     if not (options.trials or len(chosen[0].runs) > 1):
         return "With one seed a trial there is nothing to compare seed by seed.", None
     which = f"#{chosen[0].number} and #{chosen[1].number}" if options.trials else "The two best trials"
-    words = f"{which} on the seeds they share: lines that cross are seeds that disagree."
-    return words, pairs.figure(pairs.data(source.subject, chosen[0], chosen[1]))
+    fresh = bool(options.trials) and confirmed(chosen[:2])
+    shared = "fresh seeds they were confirmed with" if fresh else "seeds they share"
+    words = f"{which} on the {shared}: lines that cross are seeds that disagree."
+    return words, pairs.figure(pairs.data(source.subject, chosen[0], chosen[1], confirmed=fresh))
+
+
+def _seeds(source: Source, options: Options) -> Drawn:
+    found = seeds.data(source.subject)
+    if not found.rows:
+        return "No trial is complete.", None
+    words = f"Whether the best {len(found.rows)} trials differ by more than their seeds do."
+    return words if len(found.rows) > 1 else "The only complete trial, seed by seed.", seeds.figure(found)
+
+
+def _trial_curves(source: Source, options: Options) -> Drawn:
+    seen = source.subject
+    chosen = [_trial(source, n) for n in options.trials[:1]] or source.top[:1]
+    if not chosen:
+        return "No trial has a value.", None
+    found = trial_curves.data(seen, chosen[0], source.archive.curves(seen.study, [chosen[0].number], [seen.metric]))
+    if not found.lines:
+        return f"No run of #{chosen[0].number} has told {seen.metric} epoch by epoch.", None
+    return f"{seen.metric} of #{chosen[0].number}, a line a run.", trial_curves.figure(found)
+
+
+def _run_metrics(source: Source, options: Options) -> Drawn:
+    seen = source.subject
+    key = options.run or next((run.key for trial in source.top[:1] for run in trial.runs), None)
+    if key is None:
+        return "No trial has a value.", None
+    run = next((run for run in _trial(source, key.trial).runs if run.key == key), None)
+    if run is None:
+        raise NotFoundError(f"{seen.study} has no run {key}", hint=f"hpsearch show {seen.study}/{key.trial}")
+    told = [curve for curve in source.archive.curves(seen.study, [key.trial]) if curve.run == key]
+    found = run_metrics.data(f"{seen.study}/{key}", seen.metric, told, run.best_epoch)
+    if not found.curves:
+        return f"{seen.study}/{key} has told no metric epoch by epoch.", None
+    return f"All that {seen.study}/{key} has told, epoch by epoch.", run_metrics.figure(found)
 
 
 def _layers(source: Source, options: Options) -> Drawn:
@@ -222,6 +297,12 @@ def _timeline(source: Source, options: Options) -> Drawn:
     return "Which worker trained what, and when it waited.", timeline.figure(found)
 
 
+def _numbers(trials: Sequence[Trial]) -> str:
+    """``#3``, ``#3 and #5``, ``#3, #5 and #7``."""
+    names = [f"#{trial.number}" for trial in trials]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def _trial(source: Source, number: int) -> Trial:
     for trial in source.subject.trials:
         if trial.number == number:
@@ -239,7 +320,13 @@ PICTURES: dict[str, Callable[[Source, Options], Drawn]] = {
     "interaction": _interaction,
     "grid_or_random": _grid_or_random,
     "parallel": _parallel,
+    "seeds": _seeds,
+    "searches": _searches,
     "pairs": _pairs,
     "layers": _layers,
     "timeline": _timeline,
+    "trial_curves": _trial_curves,
+    "run_metrics": _run_metrics,
 }
+#: of one trial or run, which may be running still; a report of a study leaves them out
+OF_ONE = frozenset(["trial_curves", "run_metrics"])

@@ -1,4 +1,4 @@
-"""How the value depends on one hyperparameter, or on two, where the best lies, and whether more trials would help.
+"""How the value depends on one hyperparameter, or on two, and where the best lies.
 
 Plain data, no drawing. Diverged trials count as what they are: a share of each bin, and worse than any value.
 """
@@ -21,10 +21,6 @@ EDGE = 0.05
 NEAR = 0.15
 #: in an extension, what part of the range's width is added, on its own scale; of a log range, a factor of 3 at least
 FURTHER, FURTHER_LOG = 0.5, 0.2
-
-
-#: strategies whose trials do not depend on each other's results
-INDEPENDENT = ("random", "grid")
 
 
 @final
@@ -94,32 +90,6 @@ class Interaction:
     grid: Sequence[float]
     #: [y][x]: the smoothed value; None where fewer than about two trials are near
     values: Sequence[Sequence[float | None]]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Gain:
-    """What the last doubling of the number of trials gained."""
-
-    #: trials that ended, and half of them
-    n: int
-    half: int
-    #: mean improvement of the best from ``half`` to ``n`` trials; >= 0
-    gain: float
-    #: True: over all orders of the trials, which are independent; False: in the order in which they were chosen
-    any_order: bool
-    #: median over trials of the standard deviation over seeds; None where there was one seed
-    noise: float | None
-
-    @property
-    def words(self) -> str:
-        """Whether the search was enough, in two sentences."""
-        how = "on average over all orders" if self.any_order else "in the order they were tried"
-        text = f"The last doubling, from {self.half} to {self.n} trials, gained {self.gain:.2g} {how}."
-        if self.noise is None:
-            return f"{text} With one seed nobody knows whether that is more than noise."
-        more = "more" if self.gain > self.noise else "less"
-        return f"{text} That is {more} than the {self.noise:.2g} by which a trial's seeds differ (one sd)."
 
 
 def profile_of(
@@ -297,33 +267,3 @@ def interaction_of(
             row.append(sign * values[min(round(rank), len(values) - 1)])
         rows.append(row)
     return Interaction(x=x, y=y, grid=grid, values=rows)
-
-
-def gain_of(trials: Sequence[Trial], direction: Direction, *, independent: bool) -> Gain | None:
-    """What the second half of the trials gained, against the noise over seeds; None below eight trials or two values.
-
-    For independent trials (random search) it is the mean over all orders: with values sorted from the best, the k-th of
-    n is the best of a random half with probability C(n - 1 - k, half - 1) / C(n, half). The next doubling gains less.
-
-    Args:
-        trials: any; baselines are left out, trials without a value can be no best.
-        direction: which way the metric gets better.
-        independent: no trial was chosen by the results of others.
-    """
-    ended = [t for t in trials if t.state.final and t.state is not State.CANCELLED and not t.baseline]
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
-    losses = [sign * t.value if t.state is State.COMPLETE and t.value is not None else math.inf for t in ended]
-    n, half = len(ended), len(ended) // 2
-    if n < 8 or sum(loss < math.inf for loss in losses) < 2:
-        return None
-    first = min(losses[:half])
-    if independent:
-        ways = math.comb(n, half)
-        odds = [math.comb(n - 1 - k, half - 1) / ways if n - 1 - k >= half - 1 else 0.0 for k in range(n)]
-        pairs = [(loss, p) for loss, p in zip(sorted(losses), odds, strict=True) if loss < math.inf]
-        first = sum(loss * p for loss, p in pairs) / sum(p for _, p in pairs)
-    elif first == math.inf:
-        return None
-    spreads = sorted(t.sd for t in ended if t.sd is not None and t.state is State.COMPLETE)
-    noise = spreads[len(spreads) // 2] if spreads else None
-    return Gain(n=n, half=half, gain=max(first - min(losses), 0.0), any_order=independent, noise=noise)

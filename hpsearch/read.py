@@ -12,14 +12,15 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
 from typing import Any
 
+from hpsearch.archive import StudySummary
 from hpsearch.document import Document, parse
-from hpsearch.errors import ObjectiveError, Problem, StudyError, shown
+from hpsearch.errors import ObjectiveError, Problem, StudyError, UsageError, shown
 from hpsearch.fields import FIELDS
 from hpsearch.objective import ObjectiveAddress, find
 from hpsearch.options import FAMILIES, pruner_of, schemas, strategy_of
@@ -115,6 +116,29 @@ def study_of(spec: Mapping[str, Any], folder: Path) -> Study:
         made[field] = tuple(spec[field])
     made["baselines"] = tuple(dict(baseline) for baseline in spec["baselines"])
     return Study(**made)
+
+
+def stored_study(summary: StudySummary, *, tell: Callable[[str], None]) -> Study:
+    """A study as it is stored, with its file, whose training code can be run again.
+
+    Args:
+        summary: of the study.
+        tell: hears, in words, that its file has changed, or where its code is looked for.
+
+    Raises:
+        UsageError: the file is gone.
+    """
+    if not summary.file:
+        tell(f"{summary.name} was written in Python; its training code is looked for from this folder")
+        return study_of(summary.spec, Path.cwd())
+    file = Path(summary.file)
+    if not file.is_file():
+        # Going on without it would leave the record without the file's text and without the code's folder.
+        hint = f"put it back: hpsearch show {summary.name} --yaml > {file}" if summary.text else "put it back"
+        raise UsageError(f"the study file of {summary.name}, {file}, is gone", hint=hint)
+    if summary.text and file.read_text("utf-8-sig", "replace") != summary.text:
+        tell(f"note: {file} has changed; the study goes on as it is stored")
+    return replace(study_of(summary.spec, file.parent), file=file)
 
 
 def space_of(spec: Mapping[str, Any]) -> SearchSpace:

@@ -9,41 +9,24 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import jinja2
 
 from hpsearch import __version__
-from hpsearch.confirm import Confirmation, confirmation
 from hpsearch.errors import UsageError
-from hpsearch.figures import lr_curve, subject, theme
+from hpsearch.figures import subject, theme
 from hpsearch.figures.subject import Subject, seeds_of
-from hpsearch.parameter import Categorical, Value
+from hpsearch.findings import verdict_of
 from hpsearch.pictures import pictures, source_of
-from hpsearch.profile import INDEPENDENT, edges_of, gain_of
 from hpsearch.results import Results
-from hpsearch.ship import looks
-from hpsearch.trial import Direction, State, Trial
-from hpsearch.verdict import paired, spread
+from hpsearch.trial import State, Trial
+from hpsearch.written import setting_text
 
 #: trials in the table: the best, then those without a value
 ROWS = 200
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Sentence:
-    """One thing that the page says, and how loud."""
-
-    text: str
-    #: ``result``, ``warning`` or ``note``
-    kind: str = "note"
-    #: what to type or to write into the study file; empty where there is nothing to do
-    way_out: str = ""
 
 
 def report(results: Results, path: Path) -> int:
@@ -94,131 +77,6 @@ def page(results: Results) -> str:
     )
 
 
-def verdict_of(results: Results) -> list[Sentence]:
-    """What may be said of the study, the most important first; that one trial beats another only with an interval."""
-    seen = subject.of(results)
-    best = seen.best
-    if not seen.trials:
-        return [Sentence(text="Nothing has run yet.", kind="warning", way_out=f"hpsearch resume {seen.study}")]
-    if best is None:
-        return list(_without_best(seen))
-    said = [_best_sentence(seen, best)]
-    others = [t for t in seen.ended if t.state is State.COMPLETE and t.value is not None and t is not best]
-    if others and all(t.value == best.value for t in others):
-        said.append(
-            Sentence(text=f"All {len(others) + 1} complete trials have this value: nothing is shown to be better.",
-                     kind="warning")
-        )  # fmt: skip
-    elif others:
-        race = confirmation(results.trials, results.decisions, results.direction)
-        said += _raced(seen, race) if race else _not_raced(seen, best, others, results.direction)
-    said += _looks(results)
-    said += [
-        Sentence(text=edge.words, kind="warning", way_out=edge.suggestion)
-        for edge in edges_of(seen.space, seen.trials, seen.direction)
-    ]
-    gain = gain_of(seen.trials, seen.direction, independent=seen.strategy in INDEPENDENT)
-    if gain is not None:
-        said.append(Sentence(text=gain.words))
-    return said + list(_losses(seen))
-
-
-def _without_best(seen: Subject) -> Iterator[Sentence]:
-    ended = len(seen.ended)
-    diverged = sum(t.state is State.DIVERGED for t in seen.trials)
-    if not ended:
-        yield Sentence(text="No trial has ended yet.", kind="warning", way_out=f"hpsearch status {seen.study}")
-    elif diverged == ended:
-        text = f"Every one of the {ended} trials diverged: there is no result. Mostly the learning rate is too high."
-        name = lr_curve.parameter_of(seen)
-        p = None if name is None else seen.space.parameters[name].hard()
-        way = ""
-        if p is not None and not isinstance(p, Categorical) and getattr(p, "log", False):
-            way = f"{name}: {{log: [{p.low / 1000:.3g}, {p.low:.3g}]}}"
-        yield Sentence(text=text, kind="warning", way_out=way)
-    else:
-        yield Sentence(
-            text=f"None of the {ended} trials that ended is complete: there is no result.",
-            kind="warning",
-            way_out=f"hpsearch show {seen.study}",
-        )
-    yield from _losses(seen)
-
-
-def _best_sentence(seen: Subject, best: Trial) -> Sentence:
-    found = spread(list(best.values().values()))
-    alone = " (one seed: nobody knows the spread)"
-    if found.low is not None:
-        alone = f" (mean of {found.n} seeds; 95 % interval {found.low:.4g} to {found.high:.4g}, by {found.method})"
-    params = ", ".join(f"{name} {_text(best.params[name])}" for name in seen.space.searched if name in best.params)
-    return Sentence(
-        text=f"The best trial is #{best.number}: {seen.metric} {best.value:.4g}{alone}, with {params}.",
-        kind="result",
-        way_out=f"hpsearch best {seen.study} --yaml",
-    )
-
-
-def _raced(seen: Subject, race: Confirmation) -> Iterator[Sentence]:
-    """What a race on fresh seeds has shown."""
-    kind = "result" if race.end and race.end.details["winner"] is not None else "warning"
-    again = f"hpsearch confirm {seen.study}"
-    chosen = race.chosen
-    way = again if race.end is None else f"hpsearch ship {seen.study}/{chosen}" if chosen is not None else ""
-    fresh = f"{len(race.contenders)} trials raced on seeds that the search had not used"
-    yield Sentence(text=f"{fresh}: {race.words}.", kind=kind, way_out=way)
-    if race.optimism is not None:
-        yield Sentence(text=f"#{chosen}: {race.optimism.words}.", kind="result")
-    left = [
-        f"#{one.trial.number} ({one.outcome})" for one in race.contenders if one.outcome not in ("", "winner", "ties")
-    ]
-    if left:
-        yield Sentence(text=f"Left the race: {'; '.join(left)}.")
-
-
-def _not_raced(seen: Subject, best: Trial, others: Sequence[Trial], direction: Direction) -> Iterator[Sentence]:
-    """The best against the baseline and the runner-up, on the search's own seeds."""
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
-    rivals = {min(others, key=lambda t: (sign * (t.value or 0.0), t.number)).number: "the runner-up"}
-    rivals |= {t.number: "the baseline" for t in others if t.baseline}
-    if best.baseline:
-        yield Sentence(text="The best trial is a baseline: the search has found nothing better.", kind="warning")
-    by_number = {t.number: t for t in others}
-    for number, what in rivals.items():
-        names = (f"#{best.number}", f"{what} #{number}")
-        found = paired(best.values(), by_number[number].values(), direction, comparisons=len(rivals), names=names)
-        text = f"{names[0]} against {names[1]}: {found.words}."
-        yield Sentence(text=text, kind="result" if found.beats else "warning")
-    luck = f"The best of {len(others) + 1} values is partly luck, and these seeds are the ones that it was chosen by"
-    way = f"hpsearch confirm {seen.study}"
-    yield Sentence(text=f"{luck}: expect less on fresh ones.", kind="warning", way_out=way)
-
-
-def _looks(results: Results) -> Iterator[Sentence]:
-    """That the test set was looked at; what was seen is not in a report."""
-    seen = looks(results.decisions)
-    if not seen:
-        return
-    said = [
-        f"#{one.trial} by {one.who} on {datetime.fromtimestamp(one.when, UTC):%Y-%m-%d} ({one.reason})" for one in seen
-    ]
-    several = len(seen) > 1
-    times = f"{len(seen)} times" if several else "once"
-    text = f"The test set was looked at {times}: {'; '.join(said)}."
-    yield Sentence(text=text, kind="warning" if several else "note")
-
-
-def _losses(seen: Subject) -> Iterator[Sentence]:
-    for state, words in ((State.DIVERGED, "diverged"), (State.FAILED, "failed")):
-        n = sum(t.state is state for t in seen.trials)
-        if n and n < len(seen.trials):
-            yield Sentence(text=f"{n} of {len(seen.trials)} trials {words}; they are in every picture.")
-    reasons = [run.reason for t in seen.trials for run in t.runs if run.state is State.FAILED and run.reason]
-    if reasons:
-        common = max(dict.fromkeys(reasons), key=reasons.count)
-        way = f"hpsearch show {seen.study}"
-        yield Sentence(text=f"Most failed runs ended with: {common[:200]}", kind="warning", way_out=way)
-
-
 def _script(figure: Any) -> str:
     """A figure as JSON within <script>: no text of the record may end it."""
     plain = json.loads(figure.to_json())
@@ -243,11 +101,7 @@ def rows(seen: Subject) -> list[dict[str, Any]]:
             "sd": "" if t.sd is None else f"± {t.sd:.2g}",
             "n": seeds_of(t),
             "baseline": t.baseline,
-            "params": [_text(t.params.get(name)) for name in seen.space.parameters],
+            "params": [setting_text(t.params.get(name)) for name in seen.space.parameters],
         }
         for t in sorted(seen.trials, key=place)[:ROWS]
     ]
-
-
-def _text(value: Value) -> str:
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain
-from typing import final
+from pathlib import Path
+from typing import TYPE_CHECKING, final
 
 from hpsearch.archive import Archive, Curve
 from hpsearch.attempt import watch
@@ -30,6 +31,9 @@ from hpsearch.space import Params
 from hpsearch.store import clean
 from hpsearch.study import Study
 from hpsearch.trial import Environment, EpochReport, Finished, Lost, PausedReport, Report, Run, RunKey, State
+
+if TYPE_CHECKING:
+    from hpsearch.executors.ray import ClusterOptions
 
 TOLERANCE = 1e-4
 #: of runs whose forward computes in bfloat16, where one rounding is 4e-3
@@ -166,6 +170,9 @@ def rerun(
     allow_changed_code: bool = False,
     workers: int | None = None,
     device: str | None = None,
+    on: str = "local",
+    cluster: ClusterOptions | None = None,
+    files: Path | None = None,
     tolerance: float | None = None,
     on_done: Callable[[Comparison], None] = lambda comparison: None,
 ) -> list[Comparison]:
@@ -178,6 +185,7 @@ def rerun(
         allow_changed_code: go on though the training code has changed, and say so of every run.
         workers: how many at once; None: one a CUDA device, or one a core.
         device: ``auto``, ``cpu``, ``cuda`` ...; None: the CPU where all of them were trained on it, else ``auto``.
+        on, cluster, files: where, as ``attempt.watch`` takes them; ``inline`` is no process of their own.
         tolerance: at least 0; this file's head says of what. None: by the precision that a run was trained in.
         on_done: is told of each run as it ends.
 
@@ -203,7 +211,11 @@ def rerun(
     listener = _Listener(study, runs, tolerance, on_done, code)
     for lanes in (1, 2):  # two: the only run of a process is a lane there
         again = [_again(stored) for stored in runs if _was_a_lane(stored) == (lanes == 2)]
-        watch(study, again, device=device, workers=workers, lanes=lanes, isolated=True, hear=listener.hear)
+        if again:
+            watch(
+                study, again, device=device, workers=workers, lanes=lanes, isolated=True, on=on, cluster=cluster,
+                files=files, hear=listener.hear,
+            )  # fmt: skip
     return [listener.done[stored.run.key] for stored in runs]
 
 

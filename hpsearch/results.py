@@ -204,11 +204,20 @@ def run_rows(trial: Trial) -> list[dict[str, Any]]:
     return rows
 
 
+#: columns of frames and files that are no hyperparameter
+TAKEN = {
+    "number", "trial", "state", "value", "sd", "n", "seed", "repeat", "stage", "reason", "seconds", "batch", "baseline",
+    "best_epoch", "last_epoch", "attempt", "worker", "device", "torch", "git_commit",
+}  # fmt: skip
+
+
 def _columns(params: Mapping[str, Any]) -> dict[str, Any]:
-    # A hyperparameter called "seed" or "state" must not hide the column of that name.
-    taken = {"number", "trial", "state", "value", "sd", "n", "seed", "repeat", "stage", "reason", "seconds", "batch"}
-    taken |= {"baseline", "best_epoch", "last_epoch", "attempt", "worker", "device", "torch", "git_commit"}
-    return {f"param_{name}" if name in taken else name: value for name, value in params.items()}
+    return {column_of(name): value for name, value in params.items()}
+
+
+def column_of(name: str) -> str:
+    """A hyperparameter's column: one called "seed" or "state" must not hide the column of that name."""
+    return f"param_{name}" if name in TAKEN else name
 
 
 def load(study: str, db: str | None = None) -> Results:

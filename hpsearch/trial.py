@@ -87,7 +87,7 @@ class RunKey(NamedTuple):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
     """The weights of a run's best epoch, as a file."""
 
@@ -98,7 +98,7 @@ class Checkpoint:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
     """Where a run was trained. No environment variables, no secrets."""
 
@@ -116,7 +116,7 @@ class Environment:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
     """One training of one trial with one seed, as it is recorded."""
 
@@ -146,7 +146,7 @@ class Run:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
     """One setting of the hyperparameters, as it is recorded."""
 
@@ -172,6 +172,17 @@ class Trial:
     def search_runs(self) -> tuple[Run, ...]:
         """Those that the search made, a seed each: what strategies and pruners see; ``value`` is their mean."""
         return tuple(run for run in self.runs if run.stage is Stage.SEARCH and run.key.repeat == 0)
+
+    @property
+    def seed_runs(self) -> tuple[Run, ...]:
+        """One run a seed, of every stage: the first that has not failed, else the last. No state or value of a trial
+        follows from a repetition: this is for what looks beyond the search.
+        """
+        found: dict[int, Run] = {}
+        for run in sorted(self.runs, key=lambda run: run.key):
+            if run.key.seed not in found or found[run.key.seed].state is State.FAILED:
+                found[run.key.seed] = run
+        return tuple(found.values())
 
     def values(self, stage: Stage = Stage.SEARCH) -> dict[int, float]:
         """Seed -> value of the complete runs of a stage; repetitions are left out."""
@@ -271,7 +282,7 @@ class Lost:
 
     run: RunKey
     attempt: int
-    #: ``signal:9``, ``oom``, ``connection``, ``drained``
+    #: ``signal:9``, ``oom``, ``connection``, ``silent``, ``drained``
     cause: str
     seconds: float = 0.0
     worker: str = ""

@@ -88,6 +88,8 @@ class Paired:
     diverged: tuple[int, int]
     #: seeds in all that would show a difference of the size seen with probability 0.8; None: above 1000, or unknown
     seeds_needed: int | None
+    #: seeds to come that would, or could, settle it; None: it is shown, or nobody knows
+    more: int | None
     #: ``t``, ``sign`` (a run diverged) or empty (too little to test)
     method: Literal["t", "sign", ""]
     #: shown, at alpha after correction
@@ -329,27 +331,13 @@ def _finish(facts: _Facts, corrected: float | None, alpha: float, step: float) -
         effect = facts.mean / facts.sd if facts.sd > 0 else None
         needed = seeds_needed(facts.mean / facts.sd_rounded, step, least=least) if facts.mean else None
     found = Paired(
-        a=facts.names[0],
-        b=facts.names[1],
-        n=facts.n,
-        difference=None if facts.mean is None else facts.mean * scale,
-        sd=None if facts.sd is None else facts.sd * scale,
-        low=low,
-        high=high,
-        confidence=1 - step,
-        p=facts.p,
-        corrected=corrected,
-        min_p=facts.min_p,
-        effect=effect,
-        wins=facts.wins,
-        ties=facts.n - facts.wins - facts.losses,
-        diverged=facts.diverged,
-        seeds_needed=needed,
-        method=facts.method,
-        beats=shown and ahead,
-        beaten=shown and not ahead,
-        words="",
-    )
+        a=facts.names[0], b=facts.names[1], n=facts.n, difference=None if facts.mean is None else facts.mean * scale,
+        sd=None if facts.sd is None else facts.sd * scale, low=low, high=high, confidence=1 - step, p=facts.p,
+        corrected=corrected, min_p=facts.min_p, effect=effect, wins=facts.wins,
+        ties=facts.n - facts.wins - facts.losses, diverged=facts.diverged, seeds_needed=needed,
+        more=None if shown else _more(facts, needed, least), method=facts.method, beats=shown and ahead,
+        beaten=shown and not ahead, words="",
+    )  # fmt: skip
     return replace(found, words=_words(found, least))
 
 
@@ -368,15 +356,22 @@ def _words(pair: Paired, least: int) -> str:
         one, two = pair.diverged
         return f"not shown: {pair.a} diverged on {one}, {pair.b} on {two} of {_seeds(pair.n)}"
     if pair.n < least:
-        more = max(pair.seeds_needed or 0, least) - pair.n
         few = f"{_seeds(pair.n)} can show nothing" + (f" (an exact p is at least {pair.min_p:.2g})" * (pair.n > 1))
-        return f"not shown: {few}; about {_seeds(more, 'more ')} could settle it"
+        return f"not shown: {few}; about {_seeds(pair.more or 0, 'more ')} could settle it"
     if pair.ties == pair.n:
         return f"not shown: alike on all {_seeds(pair.n)}"
     if pair.seeds_needed is None:
         return f"not shown; more than {MOST_SEEDS:,} seeds would be needed to settle it"
-    more = max(1, pair.seeds_needed - pair.n)
-    return f"not shown; about {_seeds(more, 'more ')} would settle it"
+    return f"not shown; about {_seeds(pair.more or 0, 'more ')} would settle it"
+
+
+def _more(facts: _Facts, needed: int | None, least: int) -> int | None:
+    """Seeds to come: to ``needed``, and to as many as can show anything; None without a common seed, or a number."""
+    if not facts.n or (any(facts.diverged) and facts.n >= least):
+        return None
+    if facts.n < least:
+        return max(needed or 0, least) - facts.n
+    return None if needed is None else max(1, needed - facts.n)
 
 
 def _sign(direction: Direction) -> float:

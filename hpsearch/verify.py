@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hpsearch.audit import Attempt, Breach, Facts, Verdict, in_json, same, some
 from hpsearch.choices import check_rungs, check_suggestions
+from hpsearch.extra import requests
 from hpsearch.finals import standing, terms_of
 from hpsearch.further import CONFIRMED, DROP, RACE
 from hpsearch.losses import LOSS_BUDGET, LOSS_BUDGETS, TOGETHER
 from hpsearch.study import Study
-from hpsearch.trial import Direction, Environment, Run, RunKey, State, Trial, score
+from hpsearch.trial import Direction, Environment, Run, RunKey, Stage, State, Trial, score
 
 #: a mean of the same numbers may differ by so much between versions of Python
 ROUNDING = 1e-12
@@ -42,6 +43,7 @@ def verify(
         _check_attempts(run, facts.attempts.get(run.key, ()), verdict)
         _check_ending(run, verdict)
     _check_rows(facts, {run.key: run for run in runs}, verdict)
+    _check_beyond(facts, verdict)
     _check_lease(facts, verdict)
     if not verdict.breaches:
         _check_races(facts, verdict)
@@ -167,6 +169,31 @@ def _check_rows(facts: Facts, runs: dict[RunKey, Run], verdict: Verdict) -> None
             verdict.wrong(told.run, told.table, "epochs from 0", f"epoch {told.first_epoch}")
     for words in facts.not_finite:
         verdict.wrong("", "numbers", "finite ones only", words)
+
+
+def _check_beyond(facts: Facts, verdict: Verdict) -> None:
+    """Runs beyond the search are of trials that are final; extra ones were asked for: new seeds, or repetitions."""
+    trials = {trial.number: trial for trial in facts.trials}
+    runs = {run.key: run for trial in facts.trials for run in trial.runs}
+    asked = {key for request in requests(facts.decisions) for key in request.runs}
+    taken = {key.seed for key, run in runs.items() if run.stage is not Stage.EXTRA}
+    for key in sorted(asked - runs.keys()):
+        verdict.wrong(key, "extra run", "a run, as it was asked for", "none")
+    for key, run in runs.items():
+        if run.stage is not Stage.SEARCH and not trials[key.trial].state.final:
+            verdict.wrong(key, "stage", f"search, as its trial is {trials[key.trial].state}", str(run.stage))
+        if run.stage is not Stage.EXTRA:
+            if key.repeat:
+                verdict.wrong(key, "repeat", f"0, as its stage is {run.stage}", key.repeat)
+            continue
+        if key not in asked:
+            verdict.wrong(key, "extra run", "a decision that asks for it", "none")
+        if not key.repeat and key.seed in taken:
+            verdict.wrong(key, "seed", "one that neither the search nor a race has used", key.seed)
+        former = runs.get(key._replace(repeat=key.repeat - 1)) if key.repeat else None
+        if key.repeat and (former is None or former.state is not State.FAILED):
+            found = "there is none" if former is None else f"it is {former.state}"
+            verdict.wrong(key, "repeat", f"{key._replace(repeat=key.repeat - 1)} has failed", found)
 
 
 def _check_races(facts: Facts, verdict: Verdict) -> None:

@@ -66,7 +66,7 @@ def duration(seconds: float | None) -> str:
     """``0:04``, ``7:20``, ``1:02:03``, ``3d 4h``."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
-    minutes, second = divmod(round(seconds), 60)
+    minutes, second = divmod(round(max(0.0, seconds)), 60)  # below 0 where a clock was set back meanwhile
     hours, minute = divmod(minutes, 60)
     if hours >= 48:
         return f"{hours // 24}d {hours % 24}h"

@@ -61,6 +61,8 @@ class Server:
             self._as = {}
         else:
             os.chown(self.folder, pwd.getpwnam("nobody").pw_uid, -1)
+        #: variables that it is started with, beside those of the tests
+        self.environment: dict[str, str] = {}
         #: where ``pg_dump`` of the same version is
         self.bin = self._reachable(programs())
         self.port = _free_port()
@@ -110,7 +112,7 @@ class Server:
                 # A group of its own: a Ctrl-C for the tests is not for the server.
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
-                    start_new_session=True, **self._as,
+                    start_new_session=True, env=os.environ | self.environment, **self._as,
                 )  # fmt: skip
         end = time.monotonic() + START_S
         while wait:

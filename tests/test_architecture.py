@@ -45,6 +45,7 @@ ROOMS = {
     "scipy": ["points.py", "verdict.py"],
     "statsmodels": ["verdict.py"],
     "pydantic": ["options.py"],
+    "pydantic_core": ["dashboard/api/answer.py"],
     "yaml": ["document.py"],
     "cyclopts": ["cli/"],
     "rich": ["cli/"],
@@ -61,7 +62,7 @@ ROOMS = {
 GUESTS = {"objective.py: torch"}
 #: the one thing that is executed: a study written in Python (``study.py``), which says so itself
 EXECUTED = {"read.py: exec"}
-HEAVY = {"torch", "ray", "optuna", "plotly", "pandas"}
+HEAVY = {"torch", "ray", "optuna", "plotly", "pandas", "fastapi", "starlette", "uvicorn"}
 
 
 def functions(tree):

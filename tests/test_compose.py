@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 from psycopg.conninfo import conninfo_to_dict
@@ -236,6 +237,41 @@ def wait_for_health(here: dict[str, str], environment: dict[str, str], process: 
         time.sleep(0.2)
 
 
+def database(postgres: str, postgres_server: Server) -> str:
+    """The URL as the file has it, without a password."""
+    address = conninfo_to_dict(postgres_server.libpq(postgres.rpartition("/")[2]))
+    return f"postgresql://{USER}@{address['host']}:{address['port']}/{address['dbname']}"
+
+
+def test_the_dashboard_lets_in_who_has_the_token_in_the_file(
+    here: dict[str, str], postgres: str, postgres_server: Server, tmp_path: Path
+) -> None:
+    port, token = free_port(), (tmp_path / "token").read_text()
+    here |= {"8787": str(port), "/run/secrets/dashboard_token": str(tmp_path / "token")}
+    words, environment = command("dashboard", here)
+    environment |= {"HPSEARCH_DB": database(postgres, postgres_server)}
+    environment |= {"POSTGRES_PASSWORD_FILE": str(tmp_path / "password")}
+    with (tmp_path / "out").open("w") as out:
+        process = subprocess.Popen(words, env=environment, stdout=out, stderr=out, cwd=tmp_path)
+    try:
+        check = [translated(word, here) for word in SERVICES["dashboard"]["healthcheck"]["test"][1:]]
+        assert check[0] == "python"
+        end = time.monotonic() + 60
+        while subprocess.run([sys.executable, *check[1:]], capture_output=True, check=False).returncode != 0:
+            assert process.poll() is None, (tmp_path / "out").read_text()
+            assert time.monotonic() < end, (tmp_path / "out").read_text()
+            time.sleep(0.2)
+        page = f"http://127.0.0.1:{port}/s/none"
+        assert httpx2.get(page).status_code == 401
+        answer = httpx2.get(page, headers={"authorization": f"Bearer {token}"})
+        assert (answer.status_code, "no study" in answer.text) == (404, True), answer.text
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert token not in (tmp_path / "out").read_text()
+    assert PASSWORD not in (tmp_path / "out").read_text()
+
+
 @pytest.mark.usefixtures("cluster")
 def test_its_commands_complete_a_study(
     here: dict[str, str], postgres: str, postgres_server: Server, tmp_path: Path
@@ -246,14 +282,13 @@ def test_its_commands_complete_a_study(
     (folder / "train.py").write_text(TRAIN)
     words, environment = command("hpsearch", here)
     assert words[-1] == "--help"
-    address = conninfo_to_dict(postgres_server.libpq(postgres.rpartition("/")[2]))
-    url = f"postgresql://{USER}@{address['host']}:{address['port']}/{address['dbname']}"
+    url = database(postgres, postgres_server)
     environment |= {"HPSEARCH_DB": url, "POSTGRES_PASSWORD_FILE": str(tmp_path / "password")}
     for arguments in (["run", "study.yaml", "--on", "ray", "-q"], ["verify", "composed"]):
         done = subprocess.run(
             [*words[:-1], *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=150
         )
         assert done.returncode == 0, done.stderr
-    states = postgres_server.execute("SELECT state FROM run", str(address["dbname"]))
+    states = postgres_server.execute("SELECT state FROM run", postgres.rpartition("/")[2])
     assert states == [("complete",)] * (5 * 2)  # the baseline, and four
     assert (tmp_path / "files" / "composed").is_dir()

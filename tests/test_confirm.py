@@ -258,7 +258,8 @@ def test_a_tasks_weights_are_evaluated_on_the_part_that_no_search_saw(tmp_path, 
 
 
 def test_a_report_says_what_the_race_has_shown_and_that_the_test_set_was_looked_at(raced):
-    from hpsearch.report import page, verdict_of
+    from hpsearch.findings import verdict_of
+    from hpsearch.report import page
 
     study, url, _ = raced
     _, found = confirm(study, open_archive(url), Place(db=url))

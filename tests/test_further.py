@@ -5,11 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 import hpsearch as hp
-from hpsearch.further import Further
+from hpsearch.further import Chooser, Further
 from hpsearch.ledger import Ledger
 from hpsearch.store import Snapshot
 from hpsearch.trial import Run, RunKey, Stage, State
 from tests.test_ledger import EMPTY, make, play
+
+
+class Says(Chooser):
+    """What a function says, of one stage."""
+
+    stage = Stage.CONFIRM
+
+    def __init__(self, answer, stage=Stage.CONFIRM):
+        self._answer, self.stage = answer, stage
+
+    def __call__(self, trials):
+        return self._answer(trials)
 
 
 def searched(study: hp.Study) -> Snapshot:
@@ -40,7 +52,7 @@ def test_further_runs_are_made_as_the_chooser_says_and_change_no_trial():
             return Further(over=True)
         return Further(runs=[Run(key=RunKey(n, 2 + done), stage=Stage.CONFIRM) for n in (1, 2)])
 
-    turns = play(Ledger(study, searched(study), chooser=chooser), 2)
+    turns = play(Ledger(study, searched(study), chooser=Says(chooser)), 2)
     assert [[run.key for run in turn.runs] for turn in turns if turn.runs] == [
         [RunKey(1, 2), RunKey(2, 2)],
         [RunKey(1, 3), RunKey(2, 3)],
@@ -57,9 +69,14 @@ def test_a_further_run_in_flight_is_begun_again_and_a_search_leaves_it_alone():
     open_run = Run(key=RunKey(1, 9), stage=Stage.CONFIRM, state=State.RUNNING, attempt=1)
     last = replace(snapshot.trials[1], runs=(*snapshot.trials[1].runs, open_run))
     snapshot = replace(snapshot, trials=[snapshot.trials[0], last], running=[open_run.key])
-    more = Ledger(study, snapshot, chooser=lambda trials: Further(over=True))
+    more = Ledger(study, snapshot, chooser=Says(lambda trials: Further(over=True)))
     more.ask()
     assert [(a.run, a.attempt) for a in more.claim(4, 1)] == [(RunKey(1, 9), 2)]
+    seen = []
+    other = Ledger(study, snapshot, chooser=Says(lambda trials: seen.extend(trials) or Further(over=True), Stage.EXTRA))
+    other.ask()
+    assert other.claim(4, 1) == []
+    assert [run.key for run in seen[1].runs][-1] == RunKey(1, 9)
     search = Ledger(study, snapshot)
     search.ask()
     assert search.claim(4, 1) == []

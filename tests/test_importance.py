@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpsearch.importance import importances
+from hpsearch.importance import importances, order
 from hpsearch.space import Categorical, Float, SearchSpace
 from hpsearch.trial import Direction, State, Trial
 
@@ -21,6 +21,13 @@ def made(n: int, value=lambda lr, wd, act: abs(lr - 0.5), seed: int = 0) -> list
     return [
         Trial(number=k, params=SPACE.from_unit(u), state=State.COMPLETE, value=value(*u)) for k, u in enumerate(points)
     ]
+
+
+def test_the_order_is_told_without_whiskers() -> None:
+    trials = made(400, lambda lr, wd, act: abs(wd - 0.5))
+    assert order(SPACE, trials, Direction.MINIMIZE)[0] == "wd"
+    assert order(SPACE, trials[:3], Direction.MINIMIZE) == ["lr", "wd", "act"]
+    assert order(SPACE, [replace(t, value=1.0) for t in trials], Direction.MINIMIZE) == ["lr", "wd", "act"]
 
 
 def test_the_one_that_matters_is_found_by_both() -> None:

@@ -1,15 +1,14 @@
-"""Profiles, edges, interactions and the gain of the last doubling, against answers worked out by hand."""
+"""Profiles, edges and interactions, against answers worked out by hand."""
 
 from __future__ import annotations
 
 import itertools
-import statistics
 from dataclasses import replace
 
 import pytest
 
 from hpsearch.document import parse
-from hpsearch.profile import edges_of, gain_of, interaction_of, profile_of
+from hpsearch.profile import edges_of, interaction_of, profile_of
 from hpsearch.read import define
 from hpsearch.space import Categorical, Float, Int, SearchSpace
 from hpsearch.trial import Direction, State, Trial
@@ -140,17 +139,3 @@ def test_an_interaction_is_a_valley_where_the_valley_is() -> None:
     assert [[-v for v in row] for row in turned.values] == [list(row) for row in found.values]
     few = interaction_of(space, trials[:3], DOWN, "a", "b", cells=10)
     assert few.values[9][9] is None
-
-
-def test_gain_over_all_orders_is_the_mean_over_all_halves() -> None:
-    values = [5.0, 3.0, 8.0, 1.0, 9.0, 2.0, 7.0, 4.0]
-    trials = [trial(k, v, sd=0.5 + k) for k, v in enumerate(values)]
-    halves = [min(half) for half in itertools.combinations(values, 4)]
-    found = gain_of(trials, DOWN, independent=True)
-    assert found.gain == pytest.approx(statistics.fmean(halves) - 1.0)
-    assert (found.n, found.half, found.noise) == (8, 4, 4.5)
-    assert gain_of(trials, DOWN, independent=False).gain == 0.0
-    assert gain_of(trials, Direction.MAXIMIZE, independent=False).gain == 1.0
-    assert "less than the 4.5" in found.words
-    assert gain_of(trials[:7], DOWN, independent=True) is None
-    assert gain_of([replace(t, state=State.DIVERGED, value=None) for t in trials], DOWN, independent=True) is None

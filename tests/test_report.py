@@ -13,7 +13,8 @@ import pytest
 
 import hpsearch as hp
 from hpsearch.errors import UnusableError, UsageError
-from hpsearch.report import page, report, verdict_of
+from hpsearch.findings import verdict_of
+from hpsearch.report import page, report
 
 TRAIN = """
 import math

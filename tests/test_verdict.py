@@ -127,6 +127,9 @@ def test_the_seeds_that_would_settle_it_are_statsmodels():
     assert not near.beats
     if near.seeds_needed:
         assert near.words == f"not shown; about {near.seeds_needed - 10} more seeds would settle it"
+        assert near.more == near.seeds_needed - 10
+    assert paired(seeded([0.1, 0.3]), seeded([0.2, 0.4]), DOWN).more == 4
+    assert [found.more for found in (paired(A, A, DOWN), paired({0: 1.0}, {1: 1.0}, DOWN))] == [None, None]
 
 
 def test_several_are_corrected_together():

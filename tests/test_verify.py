@@ -87,7 +87,7 @@ def test_a_good_record_holds(folder: Path) -> None:
     assert (verdict.breaches, verdict.skipped) == ([], [])
     assert (verdict.trials, verdict.runs, verdict.suggestions) == (19, 38, 18)
     assert verdict.rulings >= 6
-    assert open_audit(f"sqlite:///{folder}/r.db").damage() == []
+    assert open_audit(f"sqlite:///{folder}/r.db").damage() == ([], [])
     assert hashlib.sha256((folder / "r.db").read_bytes()).hexdigest() == before
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from hpsearch.cli.addresses import study_of
+from hpsearch.address import study_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import out_json, print_table, say
 from hpsearch.settings import files_folder

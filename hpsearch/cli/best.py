@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hpsearch.cli.addresses import study_of
+from hpsearch.address import study_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.show import print_trials, trial_json
 from hpsearch.cli.terminal import out, out_json, params_text, say
@@ -39,7 +39,7 @@ def best(
     if not trials:
         raise NotFoundError(f"{summary.name} has no complete trial yet", hint=f"hpsearch status {summary.name}")
     if yaml:
-        from hpsearch.cli.recipe import recipe
+        from hpsearch.reproduce import recipe
 
         print(recipe(summary, trials[0]), end="")
     elif common.json:

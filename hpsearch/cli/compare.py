@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from hpsearch.address import Address, parse, study_of, trial_of
 from hpsearch.archive import Archive, StudySummary
-from hpsearch.cli.addresses import Address, parse, study_of, trial_of
 from hpsearch.cli.settings import COMMON, Common
-from hpsearch.cli.terminal import duration, number, out, out_json, print_table, say, setting_text
+from hpsearch.cli.terminal import duration, number, out, out_json, print_table, printable, say, setting_text
 from hpsearch.errors import CheckError, NotFoundError, UsageError
 from hpsearch.trial import Direction, Trial
 
@@ -108,6 +108,7 @@ def _studies(archive: Archive, wanted: list[Address], alpha: float, common: Comm
     _warn(metrics, {tuple(s.spec["seeds"]) for s in summaries})
     if found and found[0].n:
         _print_searches(found, ahead, rows[0].metric)
+    _print_more(rows)
     if judged:
         out("\nbest trials, on common seeds", style="bold")
         _print_verdicts(judged)
@@ -143,6 +144,14 @@ def _print_searches(found: Sequence[Search], ahead: Sequence[tuple[Search, Searc
             out("  is one draw; repeat it with other seeds (seed: 1) for a probability")
         else:
             out(f"{one} is ahead of {two} after {n} trials with probability {chance:.2f}")
+
+
+def _print_more(rows: Sequence[StudyRow]) -> None:
+    known = [(row.study, row.more.words) for row in rows if row.more is not None]
+    if known:
+        out("\nwas the search enough?", style="bold")
+    for name, words in known:
+        out(textwrap.fill(f"{printable(name)}: {words}", 80, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def _print_verdicts(verdicts: Sequence[Paired]) -> None:
@@ -272,7 +281,8 @@ def _warn(metrics: set[tuple[str, str]], seeds: set[tuple[int, ...]]) -> None:
 def _study_json(row: StudyRow) -> dict[str, Any]:
     best = row.best
     found = None if best is None else {"trial": best.number, "value": best.value, "sd": best.sd, "params": best.params}
-    return {field.name: getattr(row, field.name) for field in fields(row)} | {"best": found}
+    more = None if row.more is None else asdict(row.more) | {"words": row.more.words}
+    return {field.name: getattr(row, field.name) for field in fields(row)} | {"best": found, "more": more}
 
 
 def _trial_json(row: TrialRow) -> dict[str, Any]:

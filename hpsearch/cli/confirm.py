@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from hpsearch.cli.addresses import study_of
+from hpsearch.address import study_of
 from hpsearch.cli.resume import stored_study_of
 from hpsearch.cli.run import HERE, How
 from hpsearch.cli.settings import COMMON, Common
@@ -115,7 +115,8 @@ def _mean(found: Spread) -> str:
     return f"{number(found.mean)} ± {number(found.sd, 2)}" if found.sd is not None else number(found.mean)
 
 
-def _spread_json(found: Spread) -> dict[str, Any]:
+def spread_json(found: Spread) -> dict[str, Any]:
+    """A value over seeds as ``--json`` gives it."""
     return {"mean": found.mean, "sd": found.sd, "n": found.n, "ci95": [found.low, found.high], "method": found.method}
 
 
@@ -138,8 +139,8 @@ def confirmation_json(study: str, found: Confirmation) -> dict[str, Any]:
                 "trial": one.trial.number,
                 "baseline": one.trial.baseline,
                 "params": one.trial.params,
-                "search": _spread_json(one.searched),
-                "fresh": _spread_json(one.fresh),
+                "search": spread_json(one.searched),
+                "fresh": spread_json(one.fresh),
                 "outcome": one.outcome,
             }
             for one in found.contenders

@@ -64,11 +64,13 @@ def _info(common: Common) -> None:
 def _check(common: Common) -> None:
     from hpsearch.stores.sql import check
 
-    wrong = check(common.database)
+    wrong, unchecked = check(common.database)
     if common.json:
-        out_json({"schema": 1, "sound": not wrong, "wrong": wrong})
+        out_json({"schema": 1, "sound": not wrong, "wrong": wrong, "not_checked": unchecked})
     elif not common.quiet and not wrong:
         say("the database is sound")
+    for words in unchecked if not (common.json or common.quiet) else ():
+        say(f"not checked: {words}")
     if wrong:
         raise CheckError("\n".join(["the database is not sound:", *(f"  {line}" for line in wrong)]))
 

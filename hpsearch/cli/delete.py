@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hpsearch.cli.addresses import study_of
+from hpsearch.address import study_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import ask, interactive, out_json, say
 from hpsearch.errors import UsageError

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from hpsearch.cli.addresses import study_of
+from hpsearch.address import study_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import out, out_json, print_table, printable, say
+from hpsearch.gain import INDEPENDENT, more_trials
 from hpsearch.importance import Importances, Share
-from hpsearch.profile import INDEPENDENT, Edge, edges_of, gain_of, profile_of
+from hpsearch.profile import Edge, edges_of, profile_of
 
 
 def importance(
@@ -42,12 +43,12 @@ def importance(
     space = space_of(summary.spec)
     found = importances(space, trials, direction, resamples=resamples)
     edges = edges_of(space, trials, direction)
-    gain = gain_of(trials, direction, independent=summary.spec["strategy"]["name"] in INDEPENDENT)
+    gain = more_trials(trials, direction, independent=summary.spec["strategy"]["name"] in INDEPENDENT)
     if common.json:
         profiles = [asdict(profile_of(name, p, trials, direction)) for name, p in space.searched.items()]
         told: dict[str, Any] = {"schema": 1, "study": summary.name, **asdict(found), "profiles": profiles}
         told["edges"] = [asdict(edge) | {"words": edge.words} for edge in edges]
-        out_json(told | {"gain": None if gain is None else asdict(gain)})
+        out_json(told | {"gain": None if gain is None else asdict(gain) | {"words": gain.words}})
         return
     _print_shares(found)
     for edge in edges:

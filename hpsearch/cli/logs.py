@@ -10,8 +10,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from hpsearch.address import parse, run_of, study_of, trial_of
 from hpsearch.archive import Archive
-from hpsearch.cli.addresses import parse, run_of, study_of, trial_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import out, say
 from hpsearch.errors import NotFoundError, UsageError

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hpsearch.cli.addresses import study_of
+from hpsearch.address import study_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import out_json, say
 

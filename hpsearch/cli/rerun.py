@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from cyclopts import Parameter
 
-from hpsearch.cli.addresses import Address, parse, run_of, study_of, trial_of
+from hpsearch.address import Address, parse, run_of, study_of, trial_of
+from hpsearch.cli.run import HERE, How
 from hpsearch.cli.settings import COMMON, Common, setting, workers
 from hpsearch.cli.terminal import number, out, out_json, say, width
 from hpsearch.errors import CheckError, UsageError
@@ -42,54 +45,92 @@ def rerun(
     *addresses: str,
     verify: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     tolerance: Annotated[float | None, Parameter(show_default=False)] = None,
-    workers_: Annotated[int | None, Parameter(name="--workers")] = None,
-    device_: Annotated[str | None, Parameter(name="--device")] = None,
-    allow_changed_code: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    add_seeds: Annotated[int | None, Parameter(show_default=False)] = None,
+    failed: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    how: How = HERE,
     common: Common = COMMON,
-) -> None:
-    """Repeat runs, each alone, and compare them with what is stored, epoch by epoch. Nothing is recorded.
+) -> int:
+    """Repeat runs and compare them with the record; or add seeds; or repeat failures.
 
-    A run that was trained in a group is a lane again, the only one. On a CPU the same machine gives the same bits, on
-    a GPU a lane is the same within the tolerance.
+    Each run is trained again, alone in a fresh process (not with --on inline), and
+    compared epoch by epoch. Nothing is recorded. One that was trained in a group is
+    a lane again, the only one. On a CPU the same machine gives the same bits, on a
+    GPU a lane is the same within the tolerance. --device: the CPU, by default, for
+    runs that were trained on it.
 
-    The tolerance is a part of a loss's size (of 0.01 where it is smaller), and 100 times that part, at most a tenth, of
-    another metric's (of 1 where it is smaller): many count examples, and one at the border may fall on either side.
+    The tolerance is a part of a loss's size (of 0.01 where it is smaller), and 100
+    times that part, at most a tenth, of another metric's (of 1 where that is less):
+    many count examples, and one at the border may fall on either side.
+
+    --add-seeds and --failed are recorded, as extra runs, which no strategy, pruner
+    or race sees. A trial's state and value stay those of its search (one that has
+    failed stays failed); compare, show and export see extra runs, compare a failed
+    run's repetition in its place. Interrupted, the same command goes on; after its
+    end it adds again, or repeats what has failed again. To add seeds until a trial
+    beats another is to look repeatedly: only confirm corrects for that.
 
     Args:
-        addresses: study/trial/seed, study/trial (all its runs) or study (all runs that did not fail); one or more.
+        addresses: study/trial/seed, study/trial (all its runs) or study (all that did not fail; --failed: that did).
         verify: Exit with code 5 where a run differs beyond the tolerance, or could not be repeated.
         tolerance: How much losses and lr may differ, relatively; others 100 times that. Default: 1e-4, bfloat16 1e-2.
-        workers_: Worker processes; default: one a CUDA device, or one a core.
-        device_: auto, cpu, cuda, cuda:1 ...; default: cpu for runs that were trained on it, else auto.
-        allow_changed_code: Go on though the training code has changed.
+        add_seeds: Train trials (study: its best one) with so many new seeds, the same for all that are named.
+        failed: Train failed runs (of a study, a trial, or one) once more with their seeds; the failed rows stay.
     """
-    from hpsearch.rerun import rerun as repeat
-    from hpsearch.rerun import stored_runs
     from hpsearch.stores.sql import open_archive
 
     if not addresses:
         raise UsageError("rerun needs a run, or more", hint="hpsearch rerun digits/12, or digits/12/0")
+    wanted = [parse(address) for address in addresses]
+    if add_seeds is None and not failed:
+        return _compare(wanted, verify, tolerance, how, common)
+    form = "--failed" if failed else "--add-seeds"
+    others = {"--add-seeds": add_seeds is not None and failed, "--verify": verify, "--tolerance": tolerance is not None}
+    if beside := next((flag for flag, given in others.items() if given), ""):
+        raise UsageError(f"{form} and {beside}: one at a time", hint="a rerun that compares records nothing")
+    from hpsearch.cli import extra
+
+    archive = open_archive(common.database)
+    if add_seeds is not None:
+        return extra.add_seeds(archive, wanted, add_seeds, how, common)
+    return extra.repeat_failed(archive, wanted, how, common)
+
+
+def _compare(wanted: Sequence[Address], verify: bool, tolerance: float | None, how: How, common: Common) -> int:
+    """Repeat and compare; record nothing."""
+    from hpsearch.rerun import rerun as repeat
+    from hpsearch.rerun import stored_runs
+    from hpsearch.stores.sql import open_archive
+
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise UsageError(f"--tolerance: must be at least 0, not {tolerance}")
+    if how.fuse != HERE.fuse:
+        hint = "--add-seeds and --failed train runs together"
+        raise UsageError(f"--fuse {how.fuse}: what is compared is repeated alone", hint=hint)
+    cluster = how.ray.options(how.on)
     archive = open_archive(common.database)
-    wanted = _keys(archive, [parse(address) for address in addresses], quiet=common.quiet)
-    stored = [(study, stored_runs(archive, study.name, keys)) for study, keys in wanted]
+    stored = [(study, stored_runs(archive, study.name, keys)) for study, keys in _keys(archive, wanted, common.quiet)]
     if not common.quiet:
         count = sum(len(runs) for _, runs in stored)
         say(f"repeating {count} run{'s' * (count > 1)}, each alone", style="dim")
     found: list[tuple[str, Comparison]] = []
+    stdout = sys.stdout
     for summary, runs in stored:
         study = _study(summary, quiet=common.quiet)
-        again = repeat(
-            study,
-            runs,
-            code_hash=summary.code_hash,
-            allow_changed_code=allow_changed_code,
-            workers=workers(workers_),
-            device=setting("device", device_)[0],
-            tolerance=tolerance,
-            on_done=partial(_show, study.name, json=common.json),
-        )
+        # What training code prints in this process (--on inline) is no result of ours.
+        with redirect_stdout(sys.stderr):
+            again = repeat(
+                study,
+                runs,
+                code_hash=summary.code_hash,
+                allow_changed_code=how.allow_changed_code,
+                workers=workers(how.workers),
+                device=setting("device", how.device)[0],
+                on=how.on,
+                cluster=cluster,
+                files=how.files,
+                tolerance=tolerance,
+                on_done=partial(_show, study.name, to=stdout, json=common.json),
+            )
         found += [(f"{study.name}/{each.run}", each) for each in again]
     if common.json:
         out_json(
@@ -99,9 +140,10 @@ def rerun(
         _summary([each for _, each in found])
     if verify:
         _check(found)
+    return 0
 
 
-def _keys(archive: Archive, addresses: Sequence[Address], *, quiet: bool) -> list[tuple[StudySummary, list[RunKey]]]:
+def _keys(archive: Archive, addresses: Sequence[Address], quiet: bool) -> list[tuple[StudySummary, list[RunKey]]]:
     """The runs that are meant, by study. Of a whole study only those that can be repeated.
 
     Raises:
@@ -139,15 +181,16 @@ def _study(summary: StudySummary, *, quiet: bool) -> Study:
     return stored_study(summary.spec, Path(summary.file).parent if summary.file else Path.cwd())
 
 
-def _show(study: str, done: Comparison, *, json: bool) -> None:
+def _show(study: str, done: Comparison, *, to: TextIO, json: bool) -> None:
     """What came of one run: a line, and one for all that may explain it."""
     if json:
         return
-    fit, address = width(), f"{study}/{done.run}"
-    for place, text in enumerate(_lines(done)):
-        head = " " * len(address) if place else address
-        line = f"{head}  {text}"
-        out(textwrap.fill(line, fit, subsequent_indent=" " * (len(address) + 2)) if fit else line)
+    with redirect_stdout(to):
+        fit, address = width(), f"{study}/{done.run}"
+        for place, text in enumerate(_lines(done)):
+            head = " " * len(address) if place else address
+            line = f"{head}  {text}"
+            out(textwrap.fill(line, fit, subsequent_indent=" " * (len(address) + 2)) if fit else line)
 
 
 def _lines(done: Comparison) -> Iterator[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, final
@@ -138,6 +139,7 @@ def run(
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="", group=CHANGES)] = None,
     extend: Annotated[bool, Parameter(negative="", show_default=False, group=CHANGES)] = False,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="", show_default=False, group=HOW)] = False,
+    dashboard: Annotated[bool, Parameter(negative="", show_default=False, group=HOW)] = False,
     how: How = HERE,
     common: Common = COMMON,
 ) -> int:
@@ -157,6 +159,7 @@ def run(
         set_: Any field: --set search_space.lr.points=5; may be given again.
         extend: The study may have a larger budget than it was stored with.
         yes: Ask nothing.
+        dashboard: Show it in a browser meanwhile; the address is printed.
     """
     from hpsearch.read import read_study
 
@@ -164,7 +167,7 @@ def run(
     changes = {field: value for field, value in given.items() if value is not None} | overrides(set_)
     study = read_study(file, changes)
     study = _renamed(study, name, tag)
-    return start(study, common, how, confirm=not yes, extend=extend)
+    return start(study, common, how, confirm=not yes, extend=extend, dashboard=dashboard)
 
 
 def _renamed(study: Study, name: str | None, tags: list[str] | None) -> Study:
@@ -188,7 +191,9 @@ def seconds(option: str, text: str) -> float:
     return value
 
 
-def start(study: Study, common: Common, how: How, *, confirm: bool, extend: bool = False) -> int:
+def start(
+    study: Study, common: Common, how: How, *, confirm: bool, extend: bool = False, dashboard: bool = False
+) -> int:
     """Run a study, show its progress and its end, and return the exit code."""
     from hpsearch import launch
     from hpsearch.cli.live import display
@@ -210,7 +215,8 @@ def start(study: Study, common: Common, how: How, *, confirm: bool, extend: bool
         if note := _no_fusing(study, options["fuse"]):
             say(f"note: {note}", style="yellow")
     # What training code prints in this process (--on inline) is no result of ours.
-    with redirect_stdout(sys.stderr), display("none" if common.quiet else how.progress) as watcher:
+    quiet = "none" if common.quiet else how.progress
+    with _beside(url, dashboard), redirect_stdout(sys.stderr), display(quiet) as watcher:
         outcome = launch.run(study, db=url, observer=watcher, tell=watcher.tell, signals=True, extend=extend, **options)
     if not common.quiet:
         _summary(outcome)
@@ -219,6 +225,19 @@ def start(study: Study, common: Common, how: How, *, confirm: bool, extend: bool
     else:
         _name(outcome.study)
     return outcome.exit_code
+
+
+@contextmanager
+def _beside(url: str, wanted: bool) -> Iterator[None]:
+    """A dashboard as long as the study runs, where one is wanted."""
+    if not wanted:
+        yield
+        return
+    from hpsearch.cli.dashboard import beside
+
+    with beside(url) as address:
+        say(f"dashboard {address}")
+        yield
 
 
 def _no_fusing(study: Study, fuse: int | str) -> str:

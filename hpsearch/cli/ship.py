@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from hpsearch.cli.addresses import parse, study_of, trial_of
+from hpsearch.address import parse, study_of, trial_of
 from hpsearch.cli.resume import stored_study_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import number, out, out_json, params_text, print_table, say
 from hpsearch.errors import UsageError
-from hpsearch.settings import files_folder
 
 if TYPE_CHECKING:
     from hpsearch.ship import Check, Look
@@ -45,6 +43,7 @@ def ship(
         reason: Why, with --reveal-test.
         files: Where the study's files are, if it was run with --files.
     """
+    from hpsearch.actions import chosen, reveal
     from hpsearch.ship import checklist, looks
     from hpsearch.stores.sql import open_archive
 
@@ -57,13 +56,15 @@ def ship(
     if wanted.seed is not None:
         raise UsageError(f"{address} is a run; a trial is shipped", hint=f"{wanted.study}/{wanted.trial}")
     summary = study_of(archive, wanted.study)
-    chosen = _chosen(archive, summary.name, str(summary.spec["direction"])) if wanted.trial is None else wanted.trial
-    trial = trial_of(archive, summary.name, chosen)
+    number_of = wanted.trial
+    if number_of is None:
+        number_of = chosen(archive, summary.name, str(summary.spec["direction"]))
+    trial = trial_of(archive, summary.name, number_of)
     study = stored_study_of(summary, quiet=common.quiet)
     checks, race = checklist(study, summary, archive, trial.number)
     look = None
     if reveal_test:
-        look = _reveal(study, archive, common, trial.number, reason or "", files)
+        look = reveal(common.database, study.name, reason=reason or "", trial=trial.number, files=files)
     seen = looks(archive.decisions(study.name))
     if common.json:
         out_json(_json(f"{study.name}/{trial.number}", dict(trial.params), checks, seen, look))
@@ -79,36 +80,6 @@ def ship(
     elif race is not None and race.chosen == trial.number and not seen and not common.quiet:
         say(f"next: hpsearch ship {study.name}/{trial.number} --reveal-test --reason TEXT   looks at the test set")
     return 0
-
-
-def _chosen(archive: Any, study: str, direction: str) -> int:
-    from hpsearch.confirm import confirmation
-    from hpsearch.trial import Direction
-
-    race = confirmation(archive.trials(study), archive.decisions(study), Direction(direction))
-    if race is None or race.chosen is None:
-        raise UsageError(
-            f"no race has chosen a trial of {study}", hint=f"hpsearch confirm {study}, or name {study}/TRIAL"
-        )
-    return race.chosen
-
-
-def _reveal(study: Any, archive: Any, common: Common, number: int, reason: str, files: Path | None) -> Look:
-    from hpsearch.attempt import record_of
-    from hpsearch.ship import reveal
-    from hpsearch.stores.sql import open_store, sealed_metrics
-
-    url = common.database
-    return reveal(
-        study,
-        archive,
-        record_of(study),
-        partial(open_store, url),
-        number,
-        reason=reason,
-        files=files or files_folder(url, study.name),
-        sealed=partial(sealed_metrics, url, study.name),
-    )
 
 
 def _line(check: Check) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from hpsearch.address import Address, parse, run_of, study_of, trial_of
 from hpsearch.archive import Archive, Curve, StudySummary
-from hpsearch.cli.addresses import parse, run_of, study_of, trial_of
 from hpsearch.cli.list import counts_text, pruner_name, summary_json, trials_text
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import (
@@ -26,7 +26,7 @@ from hpsearch.cli.terminal import (
 )
 from hpsearch.errors import UsageError
 from hpsearch.strategy import Decision
-from hpsearch.trial import Direction, Run, State, Trial, best_trials
+from hpsearch.trial import Direction, Run, Stage, State, Trial, best_trials
 
 #: best trials and failures of a study that are shown
 TOP = 5
@@ -37,6 +37,8 @@ def show(
     /,
     *,
     yaml: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    command: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    python: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     common: Common = COMMON,
 ) -> None:
     """Show a study (its best trials, decisions, failures), a trial (its runs and curves), or a run (all there is).
@@ -44,11 +46,21 @@ def show(
     Args:
         address: study, study/trial or study/trial/seed.
         yaml: A study file instead: the study's own, or one that trains this trial's setting again.
+        command: Of a trial or a run, the command instead that trains it again and compares it with the record.
+        python: Of a trial or a run, Python instead that trains it again without the record, and prints its values.
     """
     from hpsearch.stores.sql import open_archive
 
     archive, wanted = open_archive(common.database), parse(address)
     study = study_of(archive, wanted.study)
+    forms = [f"--{name}" for name, given in [("yaml", yaml), ("command", command), ("python", python)] if given]
+    if len(forms) > 1:
+        raise UsageError(f"{' and '.join(forms)}: one at a time", hint=f"hpsearch show {address} {forms[0]}")
+    if wanted.trial is None and (command or python):
+        raise UsageError(
+            f"{forms[0]} is of a trial or a run, and {study.name} is a study",
+            hint=f"hpsearch show {study.name}/0 {forms[0]}; hpsearch best {study.name} names the best",
+        )
     if wanted.trial is None:
         trials = archive.trials(study.name)
         if yaml:
@@ -62,11 +74,14 @@ def show(
         return
     trial = trial_of(archive, study.name, wanted.trial)
     if yaml:
-        from hpsearch.cli.recipe import recipe
+        from hpsearch.reproduce import recipe
 
         print(recipe(study, trial), end="")
         return
     run = None if wanted.seed is None else run_of(study.name, trial, wanted)
+    if command or python:
+        _print_again(study, trial, run, common, forms[0].removeprefix("--"))
+        return
     curves = [c for c in archive.curves(study.name, [trial.number]) if run is None or c.run == run.key]
     if common.json:
         out_json({"schema": 1, "study": study.name, **trial_json(trial, curves, run)})
@@ -74,6 +89,22 @@ def show(
         _show_trial(study, trial, curves)
     else:
         _show_run(study, trial, run, curves, archive)
+
+
+def _print_again(study: StudySummary, trial: Trial, run: Run | None, common: Common, form: str) -> None:
+    """How it is trained again: as a command, or as Python."""
+    from hpsearch import reproduce
+    from hpsearch.stores.sql.engine import parse as database
+    from hpsearch.stores.sql.engine import portable
+
+    if form == "python":
+        text = reproduce.snippet(study, trial, run)
+    else:
+        text = reproduce.command(study, trial, run, db=portable(database(common.database)))
+    if common.json:
+        out_json({"schema": 1, "study": study.name, "trial": trial.number, form: text})
+    else:
+        print(text, end="")
 
 
 def _own_text(study: StudySummary) -> str:
@@ -116,8 +147,7 @@ def _show_study(study: StudySummary, trials: list[Trial], decisions: list[Decisi
             out(f"  {study.name}/{run.key}  {run.reason}  {_last_line(run.error)}".rstrip())
         if len(failed) > TOP:
             out(f"  {len(failed) - TOP} more")
-    for address, text in study.notes:
-        out(f"note {address}: {text}")
+    _show_said(study, Address(study=study.name))
 
 
 def print_trials(trials: list[Trial], metric: str) -> None:
@@ -150,11 +180,15 @@ def _show_trial(study: StudySummary, trial: Trial, curves: list[Curve]) -> None:
         }
     )
     _params(trial)
+    _show_said(study, Address(study=study.name, trial=trial.number))
     lines = {curve.run: spark(curve.values) for curve in curves if curve.metric == metric}
-    heads = ["seed", metric, "best epoch", "state", "time", "attempts", f"{metric} over epochs"]
+    # A seed that is not of the search says so: the trial's value is not about it.
+    staged = any(run.stage is not Stage.SEARCH for run in trial.runs)
+    heads = ["seed", *["stage"] * staged, metric, "best epoch", "state", "time", "attempts", f"{metric} over epochs"]
     rows = [
         [
             str(run.key).partition("/")[2],
+            *[str(run.stage)] * staged,
             number(run.value),
             "" if run.best_epoch is None else str(run.best_epoch),
             str(run.state),
@@ -165,7 +199,7 @@ def _show_trial(study: StudySummary, trial: Trial, curves: list[Curve]) -> None:
         for run in trial.runs
     ]
     out()
-    print_table(heads, rows, keep=2)
+    print_table(heads, rows, keep=3)
     for run in trial.runs:
         if run.reason or run.error:
             out(f"\n{study.name}/{run.key} {run.state}: {run.reason}", style="bold")
@@ -192,6 +226,7 @@ def _show_run(study: StudySummary, trial: Trial, run: Run, curves: list[Curve], 
         }
     )
     _params(trial)
+    _show_said(study, Address(study=study.name, trial=trial.number, seed=run.key.seed, repeat=run.key.repeat))
     if curves:
         out()
         rows = [[c.metric, number(c.values[0]), number(c.values[-1]), spark(c.values, 32)] for c in curves if c.values]
@@ -241,6 +276,14 @@ def decision_lines(decisions: Sequence[Decision]) -> Iterator[str]:
         subjects = [decision.subject for decision in group]
         many = f"{len(subjects)} trials" if kind == "prune" and len(subjects) > 1 else ", ".join(subjects)
         yield f"after batch {batch}  {kind} {many}: {reason}"
+
+
+def _show_said(study: StudySummary, about: Address) -> None:
+    """The tags of what is shown or a part of it (the study's own aside), then the notes."""
+    for kind, words in (("tag", study.trial_tags), ("note", study.notes)):
+        for address, text in words:
+            if address == str(about) or address.startswith(f"{about}/"):
+                out(f"{kind} {address}: {text}")
 
 
 def _last_line(text: str) -> str:

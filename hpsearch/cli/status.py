@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from hpsearch.address import study_of
 from hpsearch.archive import Archive, StudySummary
-from hpsearch.cli.addresses import study_of
 from hpsearch.cli.list import counts_text, list_, summary_json, trials_text
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import ago, clip, duration, number, out, out_json, say, width

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hpsearch.cli.addresses import study_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import out_json, say
 
@@ -24,15 +23,10 @@ def stop(
         study: A study's name, or its beginning.
         now: Do not wait for the runs in flight; they are run again after a resume.
     """
-    from hpsearch.store import Command
-    from hpsearch.stores.sql import open_archive, open_store
+    from hpsearch.actions import stop as ask
 
-    url = common.database
-    summary = study_of(open_archive(url), study)
-    asked = open_store(url).send(summary.name, Command(verb="stop", payload={"now": now}))
+    found = ask(common.database, study, now=now)
     if common.json:
-        out_json({"schema": 1, "study": summary.name, "asked": asked})
-    elif not asked:
-        say(f"{summary.name} is not running ({summary.state})")
-    elif not common.quiet:
-        say(f"asked {summary.name} to stop; it {'ends its runs' if now else 'finishes the runs in flight'} first")
+        out_json({"schema": 1, "study": found.study, "asked": found.asked})
+    elif not found.asked or not common.quiet:
+        say(found.words)

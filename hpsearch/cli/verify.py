@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.cli.addresses import study_of
+from hpsearch.address import study_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import out, out_json, say
 from hpsearch.errors import CheckError, ObjectiveError, StoreError, StudyError
@@ -35,7 +35,8 @@ def verify(
     Trials are numbered without a gap, each run has one attempt that counts, what has ended is final and follows from
     its runs, metrics belong to attempts, budgets are kept. Then the strategy is asked again with what it knew then, and
     the pruner's rungs are walked again: the same must come out. Where library versions or the CPU are not those of the
-    record, a difference is "not compared". Exit code 5 where something does not hold, 0 where all does.
+    record, a difference is "not compared". The database is looked at too; PostgreSQL's pages only where its extension
+    amcheck is installed, else they are "not checked". Exit code 5 where something does not hold, 0 where all does.
 
     A study that runs is read as it is now; its coordinator waits meanwhile, some seconds for 10,000 trials.
 
@@ -51,16 +52,18 @@ def verify(
         names = [study_of(open_archive(common.database), study).name]
     elif study is not None:
         names = [study]
-    damage = audit.damage()
+    damage, unchecked = audit.damage()
     verdicts = [_verdict(audit, name, damaged=bool(damage)) for name in names]
     breaches = list(all_of(verdicts, damage))
     if common.json:
-        out_json(_json(verdicts, damage))
+        out_json(_json(verdicts, damage, unchecked))
     else:
         for verdict in verdicts:
             _show(verdict, quiet=common.quiet)
         for words in damage:
             _line(f"the database: {words}")
+        for words in unchecked if not common.quiet else ():
+            _line(f"not checked: {words}")
     if breaches:
         many = "a breach" if len(breaches) == 1 else f"{len(breaches)} breaches"
         raise CheckError(f"the record does not hold: {many}", hint="each is above; restore a copy, or please report it")
@@ -124,11 +127,12 @@ def _line(words: str) -> None:
     out(textwrap.fill(words, 80, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
 
 
-def _json(verdicts: Sequence[Verdict], damage: Sequence[str]) -> dict[str, Any]:
+def _json(verdicts: Sequence[Verdict], damage: Sequence[str], unchecked: Sequence[str]) -> dict[str, Any]:
     return {
         "schema": 1,
         "holds": not damage and not any(verdict.breaches for verdict in verdicts),
         "database": list(damage),
+        "database_not_checked": list(unchecked),
         "studies": [
             {
                 **{name: getattr(verdict, name) for name in ("study", "trials", "runs", "attempts", "suggestions")},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Response
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from hpsearch import __version__
@@ -27,9 +28,13 @@ def make_app(record: Record, access: Access) -> FastAPI:
     )
     app.state.record = record
     app.include_router(_health())
-    for router in (*api.ROUTERS, live.router, *pages.ROUTERS):
+    for router in (*api.ROUTERS, live.router):
+        app.include_router(router, responses=api.PROBLEMS)
+    for router in pages.ROUTERS:
         app.include_router(router)
+    api.describe(app)
     app.mount("/static", role(Role.OPEN)(StaticFiles(directory=STATIC)), name="static")
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=6)
     guard.install(app, access)
     return app
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -15,7 +16,7 @@ from hpsearch.figures import subject
 from hpsearch.figures.subject import Subject
 from hpsearch.pictures import Source
 from hpsearch.results import Results
-from hpsearch.settings import files_folder
+from hpsearch.settings import DEFAULT_DB, files_folder
 from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Trial
 
@@ -106,7 +107,23 @@ class Record:
         self.url = url
         self._archive: Archive | None = None
         self._views: OrderedDict[str, View] = OrderedDict()
+        self._values: dict[str, tuple[str, list[tuple[int, float]]]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def shown_url(self) -> str:
+        """The database's address without its password."""
+        from hpsearch.stores.sql.engine import parse, redacted
+
+        return redacted(parse(self.url))
+
+    @property
+    def db_option(self) -> str:
+        """What a copied command needs to find the record; empty where it would anyway.
+
+        An address with a password is not for a page: then the shell's ``HPSEARCH_DB`` must name it.
+        """
+        return f" --db {shlex.quote(self.url)}" if self.shown_url == self.url != DEFAULT_DB else ""
 
     @property
     def archive(self) -> Archive:
@@ -127,6 +144,17 @@ class Record:
             return self.archive.studies()
         except NotFoundError:
             return []
+
+    def values(self, study: StudySummary) -> list[tuple[int, float]]:
+        """(number, value) of a study's complete trials, read once a revision."""
+        now = revision_of(study)
+        with self._lock:
+            kept = self._values.get(study.name)
+        if kept is None or kept[0] != now:
+            kept = (now, self.archive.values(study.name))
+            with self._lock:
+                self._values[study.name] = kept
+        return kept[1]
 
     def revisions(self) -> dict[str, str]:
         """Study -> what changes with anything that a reader sees of it."""

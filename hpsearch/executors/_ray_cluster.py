@@ -29,6 +29,8 @@ from hpsearch.executors._ray_worker import versions
 
 #: seconds to connect to a cluster, or to start one here
 CONNECT_S = 120.0
+#: seconds for a connection to its address, before Ray is started
+REACH_S = 10.0
 #: seconds that close waits for the driver to end the workers
 CLOSE_S = 8.0
 #: what Ray is told where the user's environment says nothing: no statistics to its makers, seconds until a silent
@@ -77,6 +79,22 @@ class ClusterOptions:
                 raise ExecutorError(f"py_modules: there is no folder {folder}")
 
 
+def refuse_deaf(address: str) -> None:
+    """Look whether anybody listens at an address that names a host and a port: Ray itself asks for minutes.
+
+    Raises:
+        ExecutorError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():  # ``auto``, or what Ray alone understands
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", "") or str(error)
+        raise ExecutorError(f"there is no Ray cluster at {address}: {why}", hint=ADDRESSES) from None
+
+
 @final
 class RayCluster:
     """A connection to a cluster, or a cluster of this machine that ends with it.
@@ -94,6 +112,7 @@ class RayCluster:
         if find_spec("ray") is None:
             raise ExecutorError("Ray is not installed", hint="pip install 'hpsearch[ray]'")
         self.options, self._files = options, files.absolute()
+        refuse_deaf(options.address or os.environ.get("RAY_ADDRESS") or "local")
         self._token = self._files / f".hpsearch-{secrets.token_hex(8)}"
         try:
             self._files.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ import random
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -30,7 +31,7 @@ from hpsearch.executors._ray_worker import RayWorker
 
 #: seconds between two looks at the nodes
 LOOK_S = 2.0
-#: seconds that an actor waits for something to say
+#: seconds that an actor waits for something to say; then it says that there is nothing
 LISTEN_S = 20.0
 #: workers in a row that may die before they can train
 FAILED_STARTS = 2
@@ -86,6 +87,8 @@ class _Driver:
         self._actors: dict[str, Any] = {}
         #: those that have said hello
         self._joined: set[str] = set()
+        #: looks since each has said something
+        self._silence: Counter[str] = Counter()
         self._numbers = itertools.count()
         self._failed = 0
         self._wanted = 0
@@ -166,6 +169,7 @@ class _Driver:
 
     def _on_nodes(self, nodes: list[dict[str, Any]], _: object) -> None:
         """As many workers as are wanted; where the cluster says how many, as many as its living nodes hold."""
+        self._count_silence()
         alive = [node for node in nodes if node["Alive"]]
         wanted = self._terms["workers"] or sum(map(self._places, alive))
         if wanted != self._wanted:
@@ -175,6 +179,20 @@ class _Driver:
             self._engage()
         for name in [name for name in self._actors if name not in self._joined][: len(self._actors) - wanted]:
             self._dismiss(name)
+
+    def _count_silence(self) -> None:
+        """Name those that do not even say that there is nothing to say, and end those that go on so.
+
+        Counted in looks, which stand in line with what workers say: a pause of this process is no silence of theirs.
+        """
+        limit = math.ceil(self._terms["silent_s"] / LOOK_S)
+        for name in list(self._joined):
+            self._silence[name] += 1
+            if self._silence[name] == limit:
+                self._say({"is": "silent", "worker": name})
+            elif self._silence[name] == 2 * limit:
+                self._dismiss(name)  # Ray kills its process where the machine still answers
+                self._say({"is": "left", "worker": name, "cause": "silent"})
 
     def _places(self, node: dict[str, Any]) -> int:
         cpus, gpus = self._connection["cpus"], self._connection["gpus"]
@@ -236,7 +254,7 @@ class _Driver:
 
     def _listen(self, name: str) -> None:
         actor = self._actors[name]
-        self._await("said", name, actor.listen.remote(LISTEN_S))
+        self._await("said", name, actor.listen.remote(min(LISTEN_S, self._terms["silent_s"] / 3)))
 
     def _on_said(self, name: str, future: Any) -> None:
         if name not in self._actors:
@@ -244,6 +262,8 @@ class _Driver:
         if (error := future.exception()) is not None:
             self._bury(name, error)
             return
+        if self._silence.pop(name, 0) * LOOK_S >= self._terms["silent_s"]:
+            self._say({"is": "heard", "worker": name})
         self._pass_on(future.result())
         self._listen(name)
 
@@ -270,6 +290,7 @@ class _Driver:
                 ray.kill(actor, no_restart=True)
         joined = name in self._joined
         self._joined.discard(name)
+        self._silence.pop(name, None)
         return joined
 
     def _release(self) -> None:

@@ -22,6 +22,9 @@ START_S, OTHERS_S = 120.0, 10.0
 BARREN_S = 300.0
 #: seconds that a worker has to end runs that were stopped now; then it is given up
 STOP_S = 10.0
+#: seconds without a word of a worker, which speaks every 20 s, after which its runs are lost; after twice as many it is
+#: ended, and replaced
+SILENT_S = 60.0
 
 
 @final
@@ -35,6 +38,10 @@ class _Member:
         self.jobs: dict[RunKey, tuple[Assignment, float]] = {}
         #: when it was told to end runs now
         self.doomed: float | None = None
+        #: it says nothing at present
+        self.silent = False
+        #: the attempts that were lost by its silence and that it has not ended yet; what it still says of them is void
+        self.void: dict[RunKey, int] = {}
 
     @property
     def alone(self) -> bool:
@@ -47,8 +54,10 @@ class RayExecutor(Executor):
     """Long-lived Ray actors, each with a local worker, its guard and a part of the cluster (``ClusterOptions``).
 
     New nodes get workers while a study runs, those that are lost are replaced where there is room. A lost worker is a
-    ``Lost`` report of each run that it had: cause ``node`` where its machine is gone, ``oom`` where Ray says so, else
-    ``connection``. What happens within a worker (a crash, a timeout) is told as by the local executor.
+    ``Lost`` report of each run that it had: cause ``node`` where its machine is gone, ``oom`` where Ray says so,
+    ``silent`` where its process or machine is stopped, else ``connection``. A silent worker that goes on is told to end
+    what it has lost, and takes new runs then. What happens within a worker (a crash, a timeout) is told as by the local
+    executor.
 
     Args:
         cluster: where; closed with the executor.
@@ -70,7 +79,8 @@ class RayExecutor(Executor):
             for name, number in (("workers", workers), ("lanes", lanes)):
                 if number is not None and number < 1:
                     raise ExecutorError(f"{name} must be at least 1, not {number}")
-            cluster.send({"is": "hire", "workers": workers, "lanes": lanes, "device": cluster.device})
+            terms = {"workers": workers, "lanes": lanes, "device": cluster.device, "silent_s": SILENT_S}
+            cluster.send({"is": "hire", **terms})
             self._gather()
         except BaseException:
             self.close()
@@ -100,7 +110,7 @@ class RayExecutor(Executor):
 
     def _rooms(self) -> dict[str, int]:
         return {
-            name: 0 if member.alone or member.doomed else self._lanes - len(member.jobs)
+            name: 0 if member.alone or member.doomed or member.silent or member.void else self._lanes - len(member.jobs)
             for name, member in self._members.items()
         }
 
@@ -171,6 +181,10 @@ class RayExecutor(Executor):
             self._members[name] = _Member(message["place"])
         elif kind == "left" and name in self._members:
             self._lose(name, message["cause"])
+        elif kind == "silent" and name in self._members:
+            self._suspect(name)
+        elif kind == "heard" and name in self._members:
+            self._members[name].silent = False
         elif kind == "reports" and name in self._members:
             self._take(self._members[name], message["reports"])
 
@@ -178,7 +192,13 @@ class RayExecutor(Executor):
         """Keep what a worker says of the runs that it has in hand."""
         for report in wire.unpack_reports(packed, lost=True):
             if isinstance(report, Grouped):
-                self._said.append(report)
+                if not member.void:
+                    self._said.append(report)
+                continue
+            if member.void.get(report.run) == report.attempt:
+                self._said.append(report)  # the coordinator refuses it, and counts how often that happens
+                if isinstance(report, Finished | PausedReport | Lost):
+                    del member.void[report.run]
                 continue
             assignment, _ = member.jobs.get(report.run, (None, 0.0))
             if assignment is None or assignment.attempt != report.attempt:
@@ -193,6 +213,22 @@ class RayExecutor(Executor):
         """A worker is gone, and what it had in hand is lost together."""
         member = self._members.pop(name)
         self._barren = time.monotonic()
+        self._tell_lost(member, cause)
+
+    def _suspect(self, name: str) -> None:
+        """A worker says nothing: others train its runs, and it is to end them should it go on."""
+        member = self._members[name]
+        member.silent = True
+        if not member.jobs:
+            return
+        order = {"is": "stop", "runs": [list(run) for run in member.jobs], "now": True}
+        self._cluster.send({"is": "order", "worker": name, "order": order})
+        self._tell_lost(member, "silent")
+        member.void |= {run: assignment.attempt for run, (assignment, _) in member.jobs.items()}
+        member.jobs.clear()
+        member.doomed = None
+
+    def _tell_lost(self, member: _Member, cause: str) -> None:
         for run, (assignment, began) in member.jobs.items():
             self._said.append(
                 Lost(

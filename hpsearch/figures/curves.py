@@ -1,7 +1,9 @@
-"""Learning curves of the best trials, with the band of their seeds."""
+"""Learning curves of the best trials, or of chosen ones, with the band of their seeds."""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -11,7 +13,8 @@ import plotly.graph_objects as go
 from hpsearch.archive import Curve
 from hpsearch.figures import theme
 from hpsearch.figures.subject import Subject
-from hpsearch.trial import Stage, best_trials
+from hpsearch.trial import Stage, Trial, best_trials
+from hpsearch.verdict import quantile
 
 TITLE = "Learning curves"
 TOP, EPOCHS = 5, 100
@@ -20,7 +23,10 @@ TOP, EPOCHS = 5, 100
 @final
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One trial: the mean over its seeds, and the lowest and highest seed, at each epoch (counted from 0)."""
+    """One trial: the mean over its seeds, and the ends of its 95 % interval (t), at each epoch (counted from 0).
+
+    With one seed there is no interval, and both ends are the value.
+    """
 
     trial: int
     epochs: Sequence[int]
@@ -33,25 +39,35 @@ class Line:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The best trials, best first."""
+    """The best trials, best first; or the chosen ones, as they were chosen."""
 
     metric: str
     lines: Sequence[Line]
     note: str
+    chosen: bool = False
 
 
-def data(subject: Subject, curves: Sequence[Curve], top: int = TOP) -> Data:
+def data(
+    subject: Subject,
+    curves: Sequence[Curve],
+    top: int = TOP,
+    *,
+    chosen: Sequence[Trial] = (),
+    stage: Stage = Stage.SEARCH,
+) -> Data:
     """The study's metric over the epochs that all seeds of a trial have reached.
 
     Args:
         subject: the study.
-        curves: of the best trials' runs at least (``Archive.curves``).
-        top: how many trials.
+        curves: of these trials' runs at least (``Archive.curves``).
+        top: how many of the best trials, where none are ``chosen``.
+        chosen: these trials.
+        stage: of the runs.
     """
     own = [c for c in curves if c.metric == subject.metric and c.run.repeat == 0]
     lines, cut, thinned = [], False, False
-    for trial in best_trials(subject.trials, subject.direction, top):
-        searched = {run.key for run in trial.runs if run.stage is Stage.SEARCH}
+    for trial in chosen or best_trials(subject.trials, subject.direction, top):
+        searched = {run.key for run in trial.runs if run.stage is stage}
         runs = [dict(zip(c.epochs, c.values, strict=True)) for c in own if c.run in searched]
         if not runs:
             continue
@@ -61,18 +77,28 @@ def data(subject: Subject, curves: Sequence[Curve], top: int = TOP) -> Data:
             thinned = True
             shared = [shared[k * (len(shared) - 1) // (EPOCHS - 1)] for k in range(EPOCHS)]
         columns = [[run[epoch] for run in runs] for epoch in shared]
+        means, halves = [statistics.fmean(column) for column in columns], _halves(columns)
         lines.append(
             Line(
                 trial=trial.number,
                 epochs=shared,
-                mean=[sum(column) / len(column) for column in columns],
-                low=[min(column) for column in columns],
-                high=[max(column) for column in columns],
+                mean=means,
+                low=[mean - half for mean, half in zip(means, halves, strict=True)],
+                high=[mean + half for mean, half in zip(means, halves, strict=True)],
                 seeds=len(runs),
             )
         )
     notes = ["as far as all seeds of a trial went" if cut else "", f"{EPOCHS} epochs shown" if thinned else ""]
-    return Data(metric=subject.metric, lines=lines, note="; ".join(filter(None, notes)))
+    return Data(metric=subject.metric, lines=lines, note="; ".join(filter(None, notes)), chosen=bool(chosen))
+
+
+def _halves(columns: Sequence[Sequence[float]]) -> list[float]:
+    """Half of the 95 % interval for the mean of each column, as ``verdict.spread`` has it; 0 for one seed."""
+    n = len(columns[0]) if columns else 0
+    if n < 2:
+        return [0.0] * len(columns)
+    factor = quantile(0.05, n - 1) / math.sqrt(n)
+    return [factor * statistics.stdev(column) for column in columns]
 
 
 def figure(found: Data) -> go.Figure:
@@ -80,8 +106,13 @@ def figure(found: Data) -> go.Figure:
     if not any(line.epochs for line in found.lines):
         return theme.empty(TITLE, "the best trials reported no epochs")
     many = any(line.seeds > 1 for line in found.lines)
-    said = ["line: mean; band: lowest to highest seed" if many else "one seed: no band", found.note]
-    drawn = theme.new(f"{TITLE} of the best {len(found.lines)}", "; ".join(filter(None, said)))
+    said = ["line: mean over seeds; band: its 95 % interval (t)" if many else "one seed: no band", found.note]
+    title = TITLE if found.chosen else f"{TITLE} of the best {len(found.lines)}"
+    drawn = theme.new(title, "; ".join(filter(None, said)))
+    values = [value for line in found.lines for value in line.mean]
+    axis = theme.value_axis(found.metric, values)
+    # On a log scale what is below the picture, also below zero, ends at its lower edge.
+    floor = 10 ** axis["range"][0] if axis.get("type") == "log" else -math.inf
     dashes = ("solid", "dash", "dot", "dashdot", "longdash", "solid")
     for k, line in enumerate(found.lines):
         colour = theme.SERIES[k % len(theme.SERIES)]
@@ -90,7 +121,7 @@ def figure(found: Data) -> go.Figure:
             drawn.add_trace(
                 go.Scatter(
                     x=epochs + epochs[::-1],
-                    y=[*line.high, *reversed(line.low)],
+                    y=[max(floor, value) for value in (*line.high, *reversed(line.low))],
                     fill="toself",
                     fillcolor=theme.faint(colour, 0.15),
                     line={"width": 0},
@@ -111,5 +142,5 @@ def figure(found: Data) -> go.Figure:
             )
         )
     drawn.update_xaxes(**theme.axis("epoch"))
-    drawn.update_yaxes(**theme.value_axis(found.metric, [v for line in found.lines for v in line.mean]))
+    drawn.update_yaxes(**axis)
     return drawn

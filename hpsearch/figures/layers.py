@@ -104,7 +104,7 @@ def figure(found: Data) -> go.Figure:
     words = "; ".join(said) if said else f"no layer vanishes or explodes ({rule})"
     drawn = make_subplots(
         rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.13,
-        subplot_titles=["norm of the gradient (log10)", "norm of the weights (log10)"],
+        subplot_titles=["gradient (log10)", "weights (log10)"],
     )  # fmt: skip
     layout = theme.new(
         f"{TITLE} of {theme.safe(found.run)}",

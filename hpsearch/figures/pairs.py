@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from hpsearch.figures import theme
 from hpsearch.figures.subject import Subject
-from hpsearch.trial import Trial
+from hpsearch.trial import Stage, Trial
 
 TITLE = "Seed by seed"
 SEEDS = 200
@@ -35,9 +35,15 @@ class Data:
     note: str
 
 
-def data(subject: Subject, a: Trial, b: Trial) -> Data:
-    """The values of two trials on the seeds that both have a value for, of every stage."""
-    first, second = _values(a), _values(b)
+def data(subject: Subject, a: Trial, b: Trial, *, confirmed: bool = False) -> Data:
+    """The values of two trials on the seeds that both have a value for.
+
+    Args:
+        subject: their study.
+        a, b: the trials.
+        confirmed: take the fresh seeds of their confirmation alone, by which they were not chosen; else all seeds.
+    """
+    first, second = _values(a, confirmed), _values(b, confirmed)
     shared = sorted(first.keys() & second.keys())
     pairs = [(seed, first[seed], second[seed]) for seed in shared[:SEEDS]]
     return Data(
@@ -53,8 +59,9 @@ def data(subject: Subject, a: Trial, b: Trial) -> Data:
     )
 
 
-def _values(trial: Trial) -> dict[int, float]:
-    return {run.key.seed: run.value for run in trial.runs if run.value is not None and run.key.repeat == 0}
+def _values(trial: Trial, confirmed: bool) -> dict[int, float]:
+    runs = (run for run in trial.seed_runs if run.stage is not Stage.SEARCH or not confirmed)
+    return {run.key.seed: run.value for run in runs if run.value is not None}
 
 
 def figure(found: Data) -> go.Figure:

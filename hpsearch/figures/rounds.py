@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -17,6 +17,8 @@ from hpsearch.trial import State, best_trials
 
 TITLE = "Coarse to fine"
 PANELS, POINTS = 6, 1200
+#: steps when it is played
+FRAMES = 12
 
 
 @final
@@ -91,8 +93,27 @@ def data(subject: Subject, decisions: Sequence[Decision]) -> Data | None:
     return Data(rounds=rounds, panels=panels, note=note)
 
 
-def figure(found: Data) -> go.Figure:
-    """A panel a parameter: boxes for windows, dots for trials, a line through the best."""
+def until(found: Data, rounds: int) -> Data:
+    """The same after so many rounds; the picture stays as wide as it will be."""
+
+    def cut(panel: Panel) -> Panel:
+        return replace(
+            panel,
+            windows=[w for w in panel.windows if w[0] < rounds],
+            points=[p for p in panel.points if p[0] < rounds],
+            best=[b for b in panel.best if b[0] < rounds],
+        )
+
+    return replace(found, panels=[cut(panel) for panel in found.panels])
+
+
+def figure(found: Data, *, played: bool = False) -> go.Figure:
+    """A panel a parameter: boxes for windows, dots for trials, a line through the best.
+
+    Args:
+        found: what to draw.
+        played: with a button that plays the rounds, in at most 12 steps.
+    """
     n = len(found.panels)
     if not n:
         return theme.empty(TITLE, "no numeric parameter was searched")
@@ -114,56 +135,74 @@ def figure(found: Data) -> go.Figure:
         )
         scale = {"tickvals": list(panel.tick_places), "ticktext": list(panel.tick_texts), "range": [-0.04, 1.04]}
         drawn.update_yaxes(**theme.axis("", **scale), row=row, col=column)
+    if played and found.rounds > 1:
+        _play(drawn, found)
     return drawn
 
 
+def _play(drawn: go.Figure, found: Data) -> None:
+    """A button that plays the rounds. The frames lie in the layout, with it: whoever draws the picture can play it."""
+    steps = sorted({1 + k * (found.rounds - 1) // (FRAMES - 1) for k in range(FRAMES)} | {found.rounds})[-FRAMES:]
+    frames = []
+    for step in steps:
+        here = until(found, step)
+        traces = [trace for k, panel in enumerate(here.panels) for trace in _traces(panel, first=k == 0)]
+        frames.append({"data": [{key: trace[key] for key in ("x", "y", "base") if key in trace} for trace in traces]})
+    timing = {"mode": "immediate", "transition": {"duration": 0}, "frame": {"duration": 900, "redraw": True}}
+    button = {"label": "▶ Play", "method": "animate", "args": [frames, timing]}
+    drawn.update_layout(
+        height=drawn.layout.height + 50,
+        margin={"b": drawn.layout.margin.b + 50},
+        updatemenus=[
+            {
+                "type": "buttons", "showactive": False, "buttons": [button], "x": 0, "xanchor": "left", "y": 0,
+                "yanchor": "top", "pad": {"t": 56}, "bgcolor": "white", "bordercolor": theme.GREY,
+                "font": {"color": theme.INK},
+            }
+        ],
+    )  # fmt: skip
+
+
 def _draw(drawn: go.Figure, panel: Panel, row: int, column: int, *, first: bool) -> None:
-    where = {"row": row, "col": column}
-    drawn.add_trace(
-        go.Bar(
-            x=[k + 1 for k, _, _ in panel.windows],
-            y=[end - start for _, start, end in panel.windows],
-            base=[start for _, start, _ in panel.windows],
-            width=0.8,
-            marker={"color": theme.faint(theme.SKY, 0.3), "line": {"color": theme.BLUE, "width": 1.5}},
-            name="window",
-            showlegend=first,
-            legendgroup="window",
-            hoverinfo="skip",
-        ),
-        **where,
-    )
+    for trace in _traces(panel, first=first):
+        drawn.add_trace(trace, row=row, col=column)
+
+
+def _traces(panel: Panel, *, first: bool) -> list[dict[str, Any]]:
+    """Windows, trials, trials without a value, the best: always these four, so that frames fit them."""
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "bar",
+            "x": [k + 1 for k, _, _ in panel.windows],
+            "y": [end - start for _, start, end in panel.windows],
+            "base": [start for _, start, _ in panel.windows],
+            "width": 0.8,
+            "marker": {"color": theme.faint(theme.SKY, 0.3), "line": {"color": theme.BLUE, "width": 1.5}},
+            "name": "window",
+        }
+    ]
     for good, name in ((True, "trial"), (False, "diverged or failed")):
         here = [(k, u) for k, u, state in panel.points if (state in (State.COMPLETE, State.PRUNED)) == good]
-        if here:
-            # Side by side within their round, so that they do not hide each other.
-            marker = {"size": 6, "color": theme.BLUE if good else theme.RED, "symbol": "circle" if good else "x"}
-            drawn.add_trace(
-                go.Scatter(
-                    x=[k + 1 + 0.5 * ((i * 0.618) % 1 - 0.5) for i, (k, _) in enumerate(here)],
-                    y=[u for _, u in here],
-                    mode="markers",
-                    marker=marker,
-                    opacity=0.7,
-                    name=name,
-                    showlegend=first,
-                    legendgroup=name,
-                    hoverinfo="skip",
-                ),
-                **where,
-            )
-    marker = {"size": 11, "symbol": "star", "color": theme.ORANGE, "line": {"color": theme.INK, "width": 1}}
-    drawn.add_trace(
-        go.Scatter(
-            x=[k + 1 for k, _ in panel.best],
-            y=[u for _, u in panel.best],
-            mode="lines+markers",
-            line={"color": theme.INK, "width": 1.5},
-            marker=marker,
-            name="best so far",
-            showlegend=first,
-            legendgroup="best",
-            hoverinfo="skip",
-        ),
-        **where,
+        traces.append(
+            {
+                # Side by side within their round, so that they do not hide each other.
+                "x": [k + 1 + 0.5 * ((i * 0.618) % 1 - 0.5) for i, (k, _) in enumerate(here)],
+                "y": [u for _, u in here],
+                "mode": "markers",
+                "marker": {"size": 6, "color": theme.BLUE if good else theme.RED, "symbol": "circle" if good else "x"},
+                "opacity": 0.7,
+                "name": name,
+            }
+        )
+    traces.append(
+        {
+            "x": [k + 1 for k, _ in panel.best],
+            "y": [u for _, u in panel.best],
+            "mode": "lines+markers",
+            "line": {"color": theme.INK, "width": 1.5},
+            "marker": {"size": 11, "symbol": "star", "color": theme.ORANGE, "line": {"color": theme.INK, "width": 1}},
+            "name": "best so far",
+        }
     )
+    common = {"hoverinfo": "skip", "showlegend": first}
+    return [{**trace, **common, "legendgroup": trace["name"]} for trace in traces]

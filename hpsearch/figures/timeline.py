@@ -108,6 +108,15 @@ def _pack(runs: Sequence[Run]) -> list[tuple[int, Run]]:
     return packed
 
 
+def busy(runs: Sequence[Run]) -> float | None:
+    """The share of the time between the first start and the last end of these runs in which one was in hand, 0 to 1.
+
+    Args:
+        runs: that began and ended, in any order; None without one.
+    """
+    return _busy(sorted(runs, key=_start)) if runs else None
+
+
 def _busy(runs: Sequence[Run]) -> float:
     covered, until = 0.0, _start(runs[0])
     for run in runs:

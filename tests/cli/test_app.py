@@ -23,6 +23,8 @@ READING = [
     ["compare", "toy", "other"],
     ["export", "toy"],
     ["stop", "toy"],
+    ["note", "toy", "odd"],
+    ["tag", "toy", "odd"],
     ["resume", "toy"],
     ["delete", "toy", "--yes"],
 ]

@@ -94,6 +94,29 @@ def test_show_run(folder: Path, hpsearch) -> None:
     assert len(json.loads(hpsearch("show", "toy/0/1", "--json").out)["runs"]) == 1
 
 
+def test_notes_and_tags_are_shown(folder: Path, hpsearch) -> None:
+    assert hpsearch("note", "toy/0", "[red]odd\x1b[2J").err == "noted; hpsearch show toy/0\n"
+    assert json.loads(hpsearch("note", "toy/0/1", "seed 1", "--json").out)["address"] == "toy/0/1"
+    assert hpsearch("tag", "toy", "paper", "-q").err == ""
+    assert json.loads(hpsearch("tag", "toy/#1", "best", "--json").out) == {
+        "schema": 1,
+        "address": "toy/1",
+        "tag": "best",
+    }
+    study, trial, run = (hpsearch("show", address).out for address in ("toy", "toy/0", "toy/0/1"))
+    for text in (study, trial):
+        assert "note toy/0: [red]odd\\x1b[2J\n" in text
+    assert [("note toy/0/1: seed 1" in text, "toy/0:" in text) for text in (trial, run)] == [
+        (True, True),
+        (True, False),
+    ]
+    assert "tag toy/1: best" in study
+    assert [line.split()[1:] for line in study.splitlines() if line.startswith("tags")] == [["small", "paper"]]
+    assert [line.split()[0] for line in hpsearch("list", "--tag", "paper").out.splitlines()[1:]] == ["toy"]
+    ended = hpsearch("note", "toy/77", "odd")
+    assert (ended.code, ended.err.startswith("error: toy has no trial 77")) == (3, True)
+
+
 def test_best_is_ranked_and_becomes_a_study_file(folder: Path, hpsearch) -> None:
     ended = hpsearch("best", "toy", "-k", "3")
     assert ended.code == 0
@@ -174,6 +197,10 @@ def test_compare_studies_at_equal_budget(folder: Path, hpsearch) -> None:
     assert [search["n"] for search in told["searches"]] == [3, 3]
     assert 0 <= told["ahead"][0]["probability"] <= 1
     assert told["searches"][0]["band"]["method"] == "resampled"
+    assert "was the search enough?\ntoy: Going by the last doubling of the 9 trials" in text
+    more = {row["study"]: row["more"] for row in told["studies"]}
+    assert (more["toy"]["more"], more["other"]) == (9, None)
+    assert more["toy"]["words"] in " ".join(text.split())
 
 
 def test_importance(folder: Path, hpsearch) -> None:
@@ -189,7 +216,7 @@ def test_importance(folder: Path, hpsearch) -> None:
     assert "24 trials, 4 resamples" in ended.out
     assert "at the low end of 0.31 … 0.8" in ended.out
     assert "try: x: {uniform: [0.06" in ended.out
-    assert "from 12 to 24 trials" in ended.out
+    assert "Going by the last doubling of the 24 trials, over all orders, another 24" in ended.out
     assert max(map(len, (ended.out + ended.err).splitlines())) <= 80
     found = json.loads(hpsearch("importance", "more", "--resamples", "4", "--json").out)
     assert [edge["name"] for edge in found["edges"]] == ["x"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from hpsearch.cli.addresses import Address, parse
+from hpsearch.address import Address, parse
 from hpsearch.cli.terminal import ago, clip, duration, number, out, out_json, printable, spark, table
 from hpsearch.errors import UsageError
 
@@ -64,7 +64,8 @@ def test_sparkline_goes_from_lowest_to_highest() -> None:
 
 def test_numbers_and_times() -> None:
     assert [number(x) for x in (0.046212, 3.2e-05, None, math.inf)] == ["0.04621", "3.2e-05", "–", "inf"]
-    assert [duration(s) for s in (0.4, 59.6, 440, 3723, 300000, None, math.inf)] == [
+    assert [duration(s) for s in (-7200.0, 0.4, 59.6, 440, 3723, 300000, None, math.inf)] == [
+        "0:00",
         "0:00", "1:00", "7:20", "1:02:03", "3d 11h", "–", "–",
     ]  # fmt: skip
     assert [ago(s) for s in (-3, 5, 600, 9000, 400000)] == ["0 s ago", "5 s ago", "10 min ago", "2 h ago", "4 d ago"]

@@ -58,6 +58,10 @@ def test_a_breach_on_postgresql_is_named_and_ends_with_5(
     assert hpsearch("run", "toy.yaml", "--on", "inline", "--db", postgres, "-q").code == 0
     good = hpsearch("verify", "--db", postgres)
     assert (good.code, good.err) == (0, "")
+    assert "  not checked: the pages of indices and tables: it needs the extension amcheck" in good.out
+    assert all(len(line) <= 80 for line in good.out.splitlines())
+    in_json = json.loads(hpsearch("verify", "--db", postgres, "--json").out)
+    assert (in_json["holds"], in_json["database"], len(in_json["database_not_checked"])) == (True, [], 1)
     postgres_server.execute("UPDATE trial SET value = 0.75 WHERE number = 1", postgres.rpartition("/")[2])
     ended = hpsearch("verify", "--db", postgres)
     assert ended.code == 5

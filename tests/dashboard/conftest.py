@@ -51,7 +51,7 @@ def url(folder: Path) -> str:
     )
     hp.run(digits, db=db, on="inline")
     fine = {"coarse_to_fine": {"rounds": 2}}
-    hp.run(hp.define(name="fine", strategy=fine, n_trials=16, search_space=space, **common), db=db, on="inline")
+    hp.run(hp.define(name="fine", strategy=fine, n_trials=24, search_space=space, **common), db=db, on="inline")
     points = {"lr": {"log": [1e-3, 0.5], "points": 4}, "x": {"uniform": [0, 1], "points": 3}}
     hp.run(hp.define(name="grid", strategy="grid", search_space=points, **common), db=db, on="inline")
     return db

@@ -15,7 +15,7 @@ def test_every_picture_is_drawn_or_says_why_not(client: TestClient, name: str) -
     answer = client.get(f"{API}/{name}").json()
     assert answer["sentence"].endswith(".")
     assert answer["shown"] == ("data" in answer)
-    assert name == "layers" or answer["shown"]
+    assert name in ("layers", "searches") or answer["shown"]
     if answer["shown"]:
         assert "title" not in answer["layout"]
 
@@ -24,6 +24,8 @@ def test_dark_is_the_same_picture_in_other_colours(client: TestClient) -> None:
     light, dark = (client.get(f"{API}/history?theme={theme}").json() for theme in ("light", "dark"))
     assert [trace["y"] for trace in light["data"]] == [trace["y"] for trace in dark["data"]]
     assert light["layout"]["font"]["color"] != dark["layout"]["font"]["color"]
+    parallel = client.get(f"{API}/parallel?theme=dark").json()
+    assert {note["bgcolor"] for note in parallel["layout"]["annotations"]} == {"rgba(29,33,38,0.75)"}
 
 
 def test_a_filter_reaches_the_picture(client: TestClient) -> None:

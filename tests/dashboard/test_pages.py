@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
+import hpsearch as hp
+from hpsearch.trial import State
+
 
 @pytest.mark.parametrize("study", ["digits", "fine", "grid"])
 def test_the_overview_says_the_best(client: TestClient, study: str) -> None:
@@ -12,3 +15,34 @@ def test_the_overview_says_the_best(client: TestClient, study: str) -> None:
     assert answer.status_code == 200
     assert f"<title>{study} · hpsearch</title>" in answer.text
     assert "±" in answer.text
+
+
+def test_the_overview_says_what_the_report_says(client: TestClient, url: str) -> None:
+    import html
+
+    from hpsearch.findings import verdict_of
+
+    text = html.unescape(client.get("/s/fine").text)
+    said = verdict_of(hp.load("fine", url))
+    assert len(said) > 2
+    for sentence in said:
+        assert sentence.text in text
+        assert sentence.way_out in text
+
+
+def test_the_tiles_say_how_far_it_is_for_who_comes_back(client: TestClient, url: str) -> None:
+    results = hp.load("fine", url)
+    text = client.get("/s/fine").text
+    done, diverged = len(results.trials), results.study.counts[State.DIVERGED]
+    assert results.best is not None
+    assert f'data-done="{done}" data-failed="0" data-best="{results.best.value:.4g}"' in text
+    assert f"{done} / {done}" in text
+    assert f"0 / 0 / {diverged}" in text
+    assert 'id="since"' in text
+
+
+def test_the_best_trials_are_held_against_the_first(client: TestClient) -> None:
+    text = client.get("/s/fine").text
+    assert "not shown: 3 seeds can show nothing" in text
+    none = client.get("/s/fine?where=lr<0").text
+    assert "No trial that fits is complete." in none

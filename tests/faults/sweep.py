@@ -250,7 +250,7 @@ class Scene:
     def wrong(self, when: str) -> list[str]:
         """What ``verify`` says of the record as it lies, after the word ``when``, and what it should know of."""
         audit = open_audit(self.job.url)
-        damage = [f"{when}: database: {words}" for words in audit.damage()]
+        damage = [f"{when}: database: {words}" for words in audit.damage()[0]]
         facts = audit.facts(self.study.name) if self.study.name in audit.names() else None
         unrecorded = [f"unrecorded: {words}" for words in self._unrecorded(facts)]
         if facts is None:

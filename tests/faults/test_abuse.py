@@ -56,11 +56,12 @@ def _dead(pid):
         ("interrupt", "exception", "KeyboardInterrupt"),
         ("sys_exit", "exit:3", "SystemExit"),
         ("os_exit", "exit:4", "last words"),
-        ("os_exit_0", "exit:0", "exit code 0"),
+        pytest.param("os_exit_0", "exit:0", "exit code 0", marks=pytest.mark.full),
         ("segfault", "signal:11", "Segmentation fault"),
-        ("abort", "signal:6", "Abort"),
-        ("bus", "signal:7", "Bus error"),
-        ("alarm", "signal:14", "Alarm"),
+        # Like a segmentation fault; each costs the start of a worker.
+        pytest.param("abort", "signal:6", "Abort", marks=pytest.mark.full),
+        pytest.param("bus", "signal:7", "Bus error", marks=pytest.mark.full),
+        pytest.param("alarm", "signal:14", "Alarm", marks=pytest.mark.full),
         ("closes_everything", None, ""),
     ],
 )
@@ -86,7 +87,9 @@ def test_a_killed_worker_is_lost(executor, clean, tmp_path):
     assert _fine(executor, tmp_path) == clean
 
 
-@pytest.mark.parametrize("how", ["loops", "sleeps", "holds_the_lock", "ignores_sigterm"])
+@pytest.mark.parametrize(
+    "how", ["loops", pytest.param("sleeps", marks=pytest.mark.full), "holds_the_lock", "ignores_sigterm", "stopped"]
+)
 def test_a_run_that_hangs_ends_at_its_timeout(executor, clean, tmp_path, how):
     _fine(executor, tmp_path)  # a warm worker: its start does not count
     began, pids = time.monotonic(), tmp_path / "pids"
@@ -97,8 +100,22 @@ def test_a_run_that_hangs_ends_at_its_timeout(executor, clean, tmp_path, how):
     assert TIMEOUT_S <= last.seconds < TIMEOUT_S + 10
     if how == "loops":
         assert "round and round" in last.error
-    if how == "ignores_sigterm":
+    if how in ("ignores_sigterm", "stopped"):
         assert _dead(int(pids.read_text()))
+    assert _fine(executor, tmp_path) == clean
+
+
+def test_a_stopped_run_without_a_timeout_is_waited_for(executor, clean, tmp_path):
+    pids = tmp_path / "pids"
+    executor.start([assignment(0, how="stopped", pids=str(pids))], workload("train", tmp_path, source="abuse.py"))
+    end = time.monotonic() + 30
+    while not (pids.exists() and pids.read_text()) or psutil.Process(int(pids.read_text())).status() != "stopped":
+        assert time.monotonic() < end
+        assert executor.poll(0.02) == []
+    assert executor.poll(1.0) == []
+    psutil.Process(int(pids.read_text())).resume()
+    (last,) = listen(executor)
+    assert (last.state, last.value, last.attempt) == (State.COMPLETE, 0.5, 1)
     assert _fine(executor, tmp_path) == clean
 
 

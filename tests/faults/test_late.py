@@ -120,8 +120,12 @@ def test_a_coordinator_that_sleeps_past_its_lease_has_lost_the_study(
         first.kill()
         first.communicate()
     assert first.returncode == 7, words
+    assert "s was taken over" in words  # its turn, and what its workers had said by then, was refused
     assert facts(db) == ended
-    hp.run(hp.read_study(tmp_path / "s.yaml"), db=f"sqlite:///{tmp_path}/calm.db", workers=2)
+    (tmp_path / "calm").mkdir()
+    (tmp_path / "calm/train.py").write_text(TRAIN.replace("time.sleep(0.05)", ""))
+    (tmp_path / "calm/s.yaml").write_text(STUDY)
+    hp.run(hp.read_study(tmp_path / "calm/s.yaml"), db=f"sqlite:///{tmp_path}/calm.db", on="inline")
     assert ended == facts(f"sqlite:///{tmp_path}/calm.db")
     command = [sys.executable, "-m", "hpsearch", "verify", "--db", db]
     checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -15,12 +15,14 @@ import psutil
 import pytest
 
 import hpsearch as hp
+from hpsearch.stores.sql import open_audit
 from hpsearch.trial import State
 from tests.postgres import Server
 from tests.ray_nodes import add_node, cluster
 
 TASK = """
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -39,8 +41,9 @@ class Task(hp.TrainingTask):
         return hp.Data(inputs, (inputs[:, 0] * inputs[:, 1] > 0).long())
 
     def metrics(self, output, target):
-        time.sleep(0.25)
-        return {}
+        if Path({slow!r}).exists():
+            time.sleep(0.25)
+        return {{}}
 """
 STUDY = """
 name: abroad
@@ -56,13 +59,21 @@ baseline: false
 """
 #: runs that a worker trains together
 LANES = 5
+#: the command, which takes a worker that says nothing for 6 s for lost
+COMMAND = """
+import sys
+from hpsearch.cli.app import call
+from hpsearch.executors import ray
+ray.SILENT_S = 6.0
+sys.exit(call(sys.argv[1:]))
+"""
 Outcome = list[tuple[Any, ...]]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("abroad")
-    (folder / "task.py").write_text(TASK)
+    (folder / "task.py").write_text(TASK.format(slow=str(folder / "slow")))
     (folder / "study.yaml").write_text(STUDY)
     return folder
 
@@ -77,6 +88,15 @@ def calm(folder: Path) -> Outcome:
 
 
 @pytest.fixture
+def slow(folder: Path, calm: Outcome) -> Iterator[Path]:
+    """While this file is there, an epoch takes a quarter of a second: there is time for something to happen."""
+    path = folder / "slow"
+    path.touch()
+    yield path
+    path.unlink(missing_ok=True)
+
+
+@pytest.fixture
 def nodes() -> Iterator[Any]:
     with cluster(2) as made:
         yield made
@@ -88,7 +108,7 @@ def url(folder: Path, db: str) -> str:
 
 
 def start(folder: Path, db: str, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "hpsearch", "run", "study.yaml", "--db", url(folder, db)]
+    command = [sys.executable, "-c", COMMAND, "run", "study.yaml", "--db", url(folder, db)]
     files = ["--files", str(folder / db.rpartition("/")[2]), "--progress", "none", "--fuse", str(LANES)]
     return subprocess.Popen([*command, *files, *options], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -125,6 +145,19 @@ def ends(folder: Path, db: str) -> Callable[[], int]:
     return lambda: len(finished(folder, db)) - before
 
 
+def causes(folder: Path, db: str) -> set[str | None]:
+    """Why attempts were lost."""
+    facts = open_audit(url(folder, db)).facts("abroad")
+    return {attempt.cause for attempts in facts.attempts.values() for attempt in attempts}
+
+
+def holds(folder: Path, db: str) -> None:
+    """Nothing is doubled, lost or changed."""
+    verified = [sys.executable, "-m", "hpsearch", "verify", "--db", url(folder, db)]
+    done = subprocess.run(verified, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def pid_of(node: Any, kind: str) -> int:
     return int(node.all_processes[kind][0].process.pid)
 
@@ -137,7 +170,7 @@ def actors(node: Any) -> list[psutil.Process]:
 
 @pytest.mark.timeout(400)
 def test_a_study_outlives_each_of_its_parts(
-    folder: Path, calm: Outcome, nodes: Any, postgres: str, postgres_server: Server
+    folder: Path, calm: Outcome, slow: Path, nodes: Any, postgres: str, postgres_server: Server
 ) -> None:
     """Three nodes and a database server; the head has a test of its own."""
     first, second = sorted(nodes.worker_nodes, key=lambda node: pid_of(node, "raylet"))
@@ -164,6 +197,7 @@ def test_a_study_outlives_each_of_its_parts(
         # The coordinator: the same command goes on.
         process.kill()
         process.communicate()
+        slow.unlink()
         process = start(folder, postgres, *options)
         _, errors = process.communicate(timeout=200)
     finally:
@@ -172,17 +206,23 @@ def test_a_study_outlives_each_of_its_parts(
     assert outcome(folder, postgres) == calm
     attempts = [run.attempt for trial in hp.load("abroad", postgres).trials for run in trial.runs]
     assert max(attempts) > 1
-    verified = [sys.executable, "-m", "hpsearch", "verify", "--db", postgres]
-    done = subprocess.run(verified, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    holds(folder, postgres)
 
 
 @pytest.mark.timeout(400)
-def test_without_its_head_a_study_pauses_and_goes_on_with_another(folder: Path, calm: Outcome) -> None:
+def test_a_stopped_worker_is_late_and_without_its_head_a_study_pauses_and_goes_on_with_another(
+    folder: Path, calm: Outcome, slow: Path
+) -> None:
     with cluster(2) as made:
         process = start(folder, "head", "--on", "ray", "--ray-address", made.address)
         try:
-            until(process, lambda: len(finished(folder, "head")) > 5)
+            until(process, lambda: finished(folder, "head"))
+            # Stopped until its runs are another's, then it goes on: what it says is refused, and counted.
+            sleeper = next(actor for node in made.worker_nodes for actor in actors(node))
+            sleeper.suspend()
+            until(process, lambda: "together: silent" in causes(folder, "head"))
+            sleeper.resume()
+            until(process, lambda: hp.load("abroad", url(folder, "head")).study.fenced)
             made.head_node.kill_gcs_server(check_alive=False)
             _, errors = process.communicate(timeout=90)
         finally:
@@ -194,11 +234,16 @@ def test_without_its_head_a_study_pauses_and_goes_on_with_another(folder: Path, 
     assert "the same command goes on" in said
     known = finished(folder, "head")
     study = hp.load("abroad", f"sqlite:///{folder}/head.db").study
+    assert study.fenced > 0
     assert study.state == "interrupted"
     assert "is lost" in study.reason
     # Another cluster, which the command starts for itself.
+    slow.unlink()
     process = start(folder, "head", "--on", "ray")
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors.decode()
     assert known.items() <= finished(folder, "head").items()
     assert outcome(folder, "head") == calm
+    shown = [sys.executable, "-m", "hpsearch", "status", "abroad", "--db", url(folder, "head")]
+    assert "late reports" in subprocess.run(shown, cwd=folder, capture_output=True, text=True, check=True).stdout
+    holds(folder, "head")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import replace
 
 import pytest
 
 from hpsearch.archive import Curve
+from hpsearch.compare import Search
 from hpsearch.figures import (
     curves,
     grid_or_random,
@@ -20,14 +22,19 @@ from hpsearch.figures import (
     pairs,
     parallel,
     rounds,
+    run_metrics,
+    searches,
+    seeds,
     subject,
     theme,
     timeline,
+    trial_curves,
 )
+from hpsearch.gain import Band
 from hpsearch.importance import Importances, Share
 from hpsearch.space import Categorical, Float, SearchSpace
 from hpsearch.strategy import Decision
-from hpsearch.trial import Direction, Run, RunKey, State, Trial
+from hpsearch.trial import Direction, Run, RunKey, Stage, State, Trial
 
 EVIL = "<script>alert(1)</script>"
 SPACE = SearchSpace(
@@ -74,6 +81,7 @@ def marks(figure) -> int:
 
 
 def drawn_all(s: subject.Subject) -> dict:
+    first = s.trials[0] if s.trials else trial(0, None, state=State.QUEUED, seeds=())
     every = {
         "history": history.figure(history.data(s)),
         "curves": curves.figure(curves.data(s, curves_of(s.trials[:8], 150))),
@@ -82,6 +90,9 @@ def drawn_all(s: subject.Subject) -> dict:
         "two": grid_or_random.figure(grid_or_random.data([replace(s, strategy="grid"), s], "lr", "momentum")),
         "parallel": parallel.figure(parallel.data(s)),
         "interaction": interaction.figure(interaction.data(s, "lr", "momentum")),
+        "seeds": seeds.figure(seeds.data(s)),
+        "trial_curves": trial_curves.figure(trial_curves.data(s, first, curves_of([first], 150))),
+        "run_metrics": run_metrics.figure(run_metrics.data("s/0/0", s.metric, curves_of([first], 500)[:1], 3)),
     }
     zoomed = rounds.data(replace(s, strategy="coarse_to_fine"), [])
     lanes = timeline.data(s)
@@ -161,7 +172,8 @@ def test_curves_are_means_over_seeds_as_far_as_all_went() -> None:
         Curve(run=RunKey(0, 0), metric="other", epochs=[0], values=[9.0]),
     ]
     (line,) = curves.data(study(trials), told).lines
-    assert (line.trial, line.epochs, line.mean, line.low, line.high) == (0, [0, 1], [2.0, 4.0], [1.0, 2.0], [3.0, 6.0])
+    assert (line.trial, line.epochs, line.mean) == (0, [0, 1], [2.0, 4.0])
+    assert line.low + line.high == pytest.approx([2 - 12.706, 4 - 2 * 12.706, 2 + 12.706, 4 + 2 * 12.706], abs=1e-3)
     long = curves.data(study(trials), curves_of(trials, 1000))
     assert [(len(line.epochs), line.epochs[0], line.epochs[-1]) for line in long.lines] == [(100, 0, 999)] * 2
     assert "100 epochs shown" in long.note
@@ -219,6 +231,37 @@ def test_importances_have_whiskers() -> None:
     assert empty.layout.annotations[0].text == "too few"
 
 
+def test_searches_are_steps_with_a_band_where_there_is_one() -> None:
+    band = Band(better=(1.0,) * 500, middle=(2.0,) * 500, worse=(math.inf, *[3.0] * 499), method="resampled")
+    common = {"n": 500, "areas": (1.5,), "draws": None}
+    found = [
+        Search(studies=(EVIL,), strategy="random", curves=((None, *[1.5] * 499),), band=band, **common),
+        Search(studies=("b",), strategy="bayesian", curves=(tuple(500 - k for k in range(500)),), band=None, **common),
+    ]
+    seen = searches.data("loss", found)
+    assert [(line.study, line.search, line.best[-1]) for line in seen.lines] == [(EVIL, 0, 1.5), ("b", 1, 1)]
+    assert seen.lines[0].trials[-1] == 500
+    assert len(seen.lines[0].trials) == searches.POINTS
+    drawn = searches.figure(seen)
+    assert marks(drawn) <= theme.MOST_MARKS
+    assert "<script" not in drawn.to_json()
+    assert "trials drawn again" in drawn.layout.title.text
+    assert searches.figure(searches.data("loss", [])).layout.annotations[0].text == "no trial has a value"
+
+
+def test_rounds_can_be_played_and_stopped() -> None:
+    trials = [trial(k, 1.0 - k / 40, 10.0 ** -(1 + k % 2), batch=k // 2) for k in range(40)]
+    found = rounds.data(study(trials, "coarse_to_fine"), [])
+    drawn = rounds.figure(found, played=True)
+    (frames, _) = drawn.layout.updatemenus[0].buttons[0].args
+    assert len(frames) == rounds.FRAMES
+    assert all(len(frame["data"]) == len(drawn.data) for frame in frames)
+    assert [frame["data"][1]["x"] for frame in frames][-1] == list(drawn.data[1].x)
+    assert len(frames[0]["data"][1]["x"]) == 2
+    assert len(rounds.until(found, 3).panels[0].points) == 6
+    assert not rounds.figure(found).layout.updatemenus
+
+
 def test_pairs_are_by_seed() -> None:
     a, b = trial(0, 0.5, seeds=(0, 1, 2)), trial(1, 0.505, seeds=(1, 2, 3))
     found = pairs.data(study([a, b]), a, b)
@@ -268,3 +311,46 @@ def test_ticks_say_values_in_the_parameters_own_scale() -> None:
     assert subject.ticks(SPACE.parameters[EVIL])[1] == ["&lt;script&gt;alert(1)&lt;/scrip…", "b"]
     places, _ = subject.ticks(Float(2.0, 3.0, log=True))
     assert (places[0], places[-1]) == (0, 1)
+
+
+def test_seeds_of_the_best_with_their_interval() -> None:
+    found = seeds.data(study([trial(k, 0.5 + k) for k in range(8)]))
+    assert [row.trial for row in found.rows] == [0, 1, 2, 3, 4, 5]
+    assert found.rows[0].values == [(0, 0.5), (1, 0.51), (2, 0.52)]
+    # sd 0.01 of three values: half the interval is 4.3027 * 0.01 / sqrt(3)
+    assert found.rows[0].spread.low == pytest.approx(0.51 - 0.02484, abs=1e-5)
+    means = seeds.figure(found).data[1]
+    assert means.error_x.array[0] == pytest.approx(0.02484, abs=1e-5)
+    alone = seeds.figure(seeds.data(study([trial(0, 0.5, seeds=(0,))])))
+    assert alone.data[1].error_x.array is None
+    assert "nobody knows the spread" in alone.layout.meta["note"]
+
+
+def test_a_trials_curves_are_a_line_a_run_and_the_mean_of_the_searchs_seeds() -> None:
+    one = trial(3, 0.5)
+    extra = Run(key=RunKey(3, 9), state=State.COMPLETE, value=0.4, stage=Stage.CONFIRM)
+    one = replace(one, runs=(*one.runs, extra))
+    told = [
+        Curve(run=run.key, metric="val_loss", epochs=range(n), values=[float(run.key.seed)] * n)
+        for run, n in zip(one.runs, (4, 3, 4, 5), strict=True)
+    ]
+    told += [Curve(run=one.runs[0].key, metric="other", epochs=[0], values=[7.0])]
+    found = trial_curves.data(study([one]), one, told)
+    assert [(line.name, str(line.stage), len(line.epochs)) for line in found.lines] == [
+        ("seed 0", "search", 4), ("seed 1", "search", 3), ("seed 2", "search", 4), ("seed 9", "confirm", 5),
+    ]  # fmt: skip
+    assert found.mean == [(0, 1.0), (1, 1.0), (2, 1.0)]
+    assert [trace.name for trace in trial_curves.figure(found).data][-2:] == ["seed 9 (confirm)", "mean"]
+
+
+def test_a_runs_metrics_are_strips_the_studys_first() -> None:
+    key = RunKey(0, 0)
+    told = [Curve(run=key, metric=name, epochs=range(400), values=[1.0] * 400) for name in ("acc", "val_loss", EVIL)]
+    found = run_metrics.data("s/0/0", "val_loss", told, 7)
+    assert [metric for metric, _, _ in found.curves] == ["val_loss", EVIL, "acc"]
+    assert found.curves[0][1][0] == 0
+    assert found.curves[0][1][-1] == 399
+    assert found.note == "160 epochs of each shown"
+    drawn = run_metrics.figure(found)
+    assert len(drawn.data) == 3
+    assert drawn.layout.shapes[0].x0 == 7

@@ -114,6 +114,13 @@ def holds_the_lock(run):
     ctypes.PyDLL(None).usleep(ctypes.c_uint(900_000_000))
 
 
+def stopped(run):
+    """SIGSTOP, as by a job control or a debugger: it takes no SIGTERM before it goes on."""
+    Path(run["pids"]).write_text(str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return 0.5
+
+
 def ignores_sigterm(run):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen(["sleep", "1234.5"], start_new_session=True)

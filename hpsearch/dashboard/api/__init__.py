@@ -1,7 +1,24 @@
-"""``/api/v1``: a file a noun. The pages use nothing else."""
+"""``/api/v1``: a file a noun. The pages use nothing else.
+
+``models`` and ``conclusions`` are what answers look like, ``shapes`` makes plain data of the record's,
+``answer`` is what all answers have in common, ``schema`` is how OpenAPI tells of them.
+"""
 
 from __future__ import annotations
 
-from hpsearch.dashboard.api import figures
+from hpsearch.dashboard.api import compare, figures, history, importance, metrics, runs, studies, trials
+from hpsearch.dashboard.api.answer import PROBLEMS
+from hpsearch.dashboard.api.schema import describe
 
-ROUTERS = (figures.router,)
+__all__ = ["PROBLEMS", "ROUTERS", "describe"]
+
+ROUTERS = (
+    studies.router,
+    trials.router,
+    runs.router,
+    compare.router,
+    importance.router,
+    history.router,
+    figures.router,
+    metrics.router,
+)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.drawing import drawn, said, table
-from hpsearch.dashboard.wanted import TheFilter, TheSource, TheView
+from hpsearch.dashboard.record import revision_of
+from hpsearch.dashboard.wanted import TheFilter, TheOthers, TheSource, TheView
 from hpsearch.pictures import Options, picture
-from hpsearch.trial import RunKey
+from hpsearch.trial import LARGEST, RunKey
 
 router = APIRouter(prefix="/api/v1/studies/{study}/figures", tags=["figures"])
 RUN = r"^\d{1,9}/\d{1,9}(\.\d{1,9})?$"
@@ -23,6 +25,7 @@ def figure(
     view: TheView,
     source: TheSource,
     wanted: TheFilter,
+    others: TheOthers,
     theme: Annotated[Literal["light", "dark"], Query(description="the page's colours")] = "light",
     format: Annotated[Literal["plotly", "table"], Query(description="a picture, or its numbers")] = "plotly",
     x: Annotated[str | None, Query(description="a hyperparameter", max_length=100)] = None,
@@ -31,9 +34,17 @@ def figure(
     run: Annotated[
         str | None, Query(description="`trial/seed`, of `layers`", pattern=r"^\d{1,9}/\d{1,9}(\.\d{1,9})?$")
     ] = None,
+    round: Annotated[int | None, Query(description="up to this round, from 1; of `rounds`", ge=1, le=LARGEST)] = None,
+    played: Annotated[bool, Query(description="with a button that plays it; of `rounds`")] = False,
 ) -> dict[str, Any]:
     """A picture with its title, its sentence and what must be said about it."""
-    options = Options(x=x or None, y=y or None, trials=tuple(trial or ()), run=RunKey.of(run) if run else None)
+    if others:
+        source = replace(source, others=[other.source for other in others])
+    beside = tuple((other.name, revision_of(other.summary)) for other in others)
+    options = Options(
+        x=x or None, y=y or None, trials=tuple(trial or ()), run=RunKey.of(run) if run else None, round=round,
+        played=played,
+    )  # fmt: skip
 
     def make() -> dict[str, Any]:
         found = picture(name, source, options)
@@ -47,4 +58,4 @@ def figure(
             return answer | {"heads": heads, "rows": rows}
         return answer | drawn(found.figure, theme)
 
-    return view.once(("figure", name, wanted, theme, format, options), make)
+    return view.once(("figure", name, wanted, theme, format, options, beside), make)

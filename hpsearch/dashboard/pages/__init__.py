@@ -4,6 +4,36 @@ asked for when they come into sight.
 
 from __future__ import annotations
 
-from hpsearch.dashboard.pages import overview
+from hpsearch.dashboard.pages import (
+    compare,
+    diagnostics,
+    docs,
+    grid_or_random,
+    overview,
+    params,
+    rounds,
+    run,
+    ship,
+    studies,
+    studies_compare,
+    trial,
+    trials,
+    workers,
+)
 
-ROUTERS = (overview.router,)
+ROUTERS = (
+    studies.router,
+    overview.router,
+    trials.router,
+    trial.router,
+    run.router,
+    params.router,
+    rounds.router,
+    grid_or_random.router,
+    compare.router,
+    studies_compare.router,
+    diagnostics.router,
+    workers.router,
+    ship.router,
+    docs.router,
+)

@@ -44,6 +44,7 @@ def _environment() -> jinja2.Environment:
         "number": number,
         "setting": setting_text,
         "duration": duration,
+        "took": lambda seconds: duration(seconds) if seconds >= 10 else f"{seconds:.2g} s" if seconds else "–",
         "spark": spark,
         "since": lambda when: ago(time.time() - when),
         "clock": lambda when: datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
@@ -77,6 +78,7 @@ def study_page(
         tab: of ``TABS``, by its path.
         wanted: the filter of a page that has one.
     """
+    wanted = None if wanted is None else wanted.checked(view.subject)
     return render(
         request,
         template,
@@ -85,7 +87,7 @@ def study_page(
         spec=view.summary.spec,
         tab=tab,
         wanted=wanted,
-        filters=_filters(wanted) if wanted else "",
+        filters=_filters(wanted.sound) if wanted else "",
         revision=revision_of(view.summary),
         api=f"/api/v1/studies/{quote(view.name, safe='')}",
         root=f"/s/{quote(view.name, safe='')}",

@@ -2,38 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.pages.frame import card, study_page
+from hpsearch.dashboard.record import View
+from hpsearch.dashboard.standing import estimate, standing
 from hpsearch.dashboard.wanted import TheFilter, TheSource, TheView
-from hpsearch.trial import best_trials
-from hpsearch.verdict import spread
+from hpsearch.findings import Sentence, verdict_of
+from hpsearch.trial import Direction, Trial, best_trials
+from hpsearch.verdict import Spread, paired
 
 router = APIRouter(include_in_schema=False)
 #: trials in the table
 TOP = 10
+#: notes that are shown, the newest
+NOTES = 10
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One of the best trials."""
+
+    trial: Trial
+    value: Spread | None
+    #: of a paired t-test against the best, corrected for all of them; None for the best, and below two common seeds
+    p: float | None
+    words: str
 
 
 @router.get("/s/{study}", response_class=HTMLResponse)
 @role(Role.READ)
 def overview(request: Request, view: TheView, source: TheSource, wanted: TheFilter) -> HTMLResponse:
-    """The best so far, the pictures that say most, the first trials."""
-    top = best_trials(source.subject.trials, view.direction, TOP)
-    cards = [card("history", "Best so far"), card("rounds", "Coarse to fine")]
-    if view.summary.spec["strategy"]["name"] != "coarse_to_fine":
-        cards[1] = card("curves", "Learning curves")
-    cards += [card("lr_curve", "Where the best values lie"), card("grid_or_random", "Grid or random?")]
-    cards += [card("importances", "Importance, with uncertainty"), card("parallel", "All hyperparameters")]
+    """The best so far, what is shown of it, the pictures that say most, the first trials."""
+    top = best_of(best_trials(source.subject.trials, view.direction, TOP), view.direction)
+    best = best_trials(view.trials, view.direction, 1)
     return study_page(
         request,
         "overview.html",
         view,
         "",
         wanted,
-        cards=cards,
-        best=spread(list(top[0].values().values())) if top else None,
-        top=[(trial, spread(list(trial.values().values()))) for trial in top],
+        cards=_cards(view),
+        best=estimate(best[0]) if best else None,
+        best_trial=best[0] if best else None,
+        standing=standing(view.summary),
+        said=findings(view),
+        top=top,
         shown=len(source.subject.trials),
+        notes=list(view.summary.notes)[-NOTES:][::-1],
     )
+
+
+def findings(view: View) -> list[Sentence]:
+    """What may be said of the study, as its report says it."""
+    return view.once("findings", lambda: verdict_of(view.results))
+
+
+def best_of(trials: Sequence[Trial], direction: Direction) -> list[Row]:
+    """The best trials, each against the first on the seeds that both have."""
+    rows = []
+    for trial in trials:
+        names = (f"#{trials[0].number}", f"#{trial.number}")
+        found = paired(trials[0].values(), trial.values(), direction, comparisons=max(1, len(trials) - 1), names=names)
+        alone = trial is trials[0]
+        rows.append(
+            Row(
+                trial=trial,
+                value=estimate(trial),
+                p=None if alone else found.corrected,
+                words="" if alone else found.words,
+            )
+        )
+    return rows
+
+
+def _cards(view: View) -> list[object]:
+    """The pictures that say most of such a study."""
+    zooms = view.summary.spec["strategy"]["name"] == "coarse_to_fine"
+    return [
+        card("history", "Best so far"),
+        card("rounds", "Coarse to fine") if zooms else card("curves", "Learning curves"),
+        card("lr_curve", "Where the best values lie"),
+        card("grid_or_random", "Grid or random?"),
+        card("importances", "Importance, with uncertainty"),
+        card("seeds", "Is the winner really better?"),
+        card("parallel", "All hyperparameters", wide=True),
+    ]

@@ -14,7 +14,7 @@ from hpsearch.store import (
     StudyRecord,
 )
 from hpsearch.strategy import Decision
-from hpsearch.trial import Checkpoint, RunKey, Trial
+from hpsearch.trial import Checkpoint, Lost, RunKey, Trial
 
 AttemptKey = tuple[RunKey, int]
 
@@ -38,6 +38,8 @@ class MemoryStudy:
     trials: dict[int, Trial] = field(default_factory=dict)
     #: run -> attempt -> why it was lost; "" while it is not
     attempts: dict[RunKey, dict[int, str]] = field(default_factory=dict)
+    #: the lost attempts, in the order in which they were
+    lost: list[Lost] = field(default_factory=list)
     metrics: dict[AttemptKey, dict[int, dict[str, float]]] = field(default_factory=dict)
     layers: dict[AttemptKey, dict[int, Mapping[str, tuple[float, float]]]] = field(default_factory=dict)
     returned: dict[RunKey, dict[str, float]] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class MemoryStudy:
             returned=dict(self.returned),
             checkpoints=dict(self.checkpoints),
             decisions=list(self.decisions),
+            lost=list(self.lost),
         )
 
     @property

@@ -158,6 +158,7 @@ def _apply(study: MemoryStudy, turn: Turn) -> None:
             _change(study, lost.run, (State.RUNNING, State.PAUSED), lost.attempt, state=State.QUEUED)
         _require(study.attempts.get(lost.run, {}).get(lost.attempt) == "", f"attempt {lost.attempt} is lost already")
         study.attempts[lost.run][lost.attempt] = clean(lost.cause)
+        study.lost.append(replace(lost, cause=clean(lost.cause), worker=clean(lost.worker), company=()))
     for key in turn.cancelled:
         _change(study, key, (State.QUEUED, State.PAUSED), None, state=State.CANCELLED, ended=time.time())
     for score in turn.scores:

@@ -142,8 +142,8 @@ def back_up(url: str, copy: Path | None = None) -> Path:
     return copy
 
 
-def check(url: str) -> list[str]:
-    """What is wrong with the database (not with what studies say in it), a line each; [] where it is sound.
+def check(url: str) -> tuple[list[str], list[str]]:
+    """What is wrong with the database (not with what studies say in it), and what could not be looked at, a line each.
 
     Raises:
         NotFoundError, StoreError: it is not there, cannot be reached, or is not ours.

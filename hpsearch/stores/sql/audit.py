@@ -31,8 +31,10 @@ class SqlAudit:
         with self._archive.reading() as connection:
             return list(connection.scalars(select(t.study.c.name).order_by(t.study.c.id)))
 
-    def damage(self) -> list[str]:
-        """What is wrong with the database itself, whatever studies say in it, a line each; [] where it is sound.
+    def damage(self) -> tuple[list[str], list[str]]:
+        """What is wrong with the database itself, whatever studies say in it, and what could not be looked at.
+
+        A line each; nothing of the first where it is sound.
 
         Raises:
             StoreError: it cannot be read at all.

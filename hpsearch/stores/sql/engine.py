@@ -121,6 +121,14 @@ def redacted(url: URL) -> str:
     return url.update_query_dict(secret).render_as_string(hide_password=True)
 
 
+def portable(url: URL) -> str:
+    """The address without its passwords, as it can be typed again in another folder of this machine."""
+    secret = [name for name in url.query if "pass" in name.lower() or "secret" in name.lower()]
+    path = path_of(url)
+    url = url._replace(password=None) if path is None else url.set(database=str(path.resolve()))
+    return url.difference_update_query(secret).render_as_string(hide_password=True).replace("+psycopg:", ":", 1)
+
+
 def path_of(url: URL) -> Path | None:
     """SQLite's file; None for a server."""
     return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None

@@ -4,19 +4,43 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, ForeignKeyConstraint, Table, and_, func, inspect, select, text
+from sqlalchemy import CheckConstraint, Connection, ForeignKeyConstraint, Row, Table, and_, func, inspect, select, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import in_words, make_engine, path_of, redacted, unhurried
 from hpsearch.stores.sql.migrate import HEAD, UPGRADE, revision
+from hpsearch.stores.sql.postgres import first_line
 
 #: a server that has one of these off may lose what it has acknowledged when the power fails
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 
 
-def check_database(url: URL) -> list[str]:
-    """What is wrong with a database, a line each; [] where it is sound. Changes nothing.
+#: of PostgreSQL's extension that looks at pages: at each index and what it says of its table, and at each table
+AMCHECK = ("bt_index_check", "verify_heapam")
+#: damages of one table that are named
+NAMED = 5
+_FUNCTIONS = text("""
+    SELECT p.proname, quote_ident(n.nspname) AS schema,
+           has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE') AS may
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace JOIN pg_proc p ON p.pronamespace = n.oid
+    WHERE e.extname = 'amcheck' AND (p.proname = 'verify_heapam' OR p.proname = 'bt_index_check' AND p.pronargs = 2)
+""")
+_INDICES = text("""
+    SELECT c.oid, c.relname FROM pg_class c
+    JOIN pg_index i ON i.indexrelid = c.oid JOIN pg_class o ON o.oid = i.indrelid
+    JOIN pg_am a ON a.oid = c.relam AND a.amname = 'btree'
+    WHERE o.relnamespace = current_schema::regnamespace AND o.relname = ANY(:names) ORDER BY c.relname
+""")
+_TABLES = text("""
+    SELECT oid, relname FROM pg_class
+    WHERE relkind = 'r' AND relnamespace = current_schema::regnamespace AND relname = ANY(:names) ORDER BY relname
+""")
+
+
+def check_database(url: URL) -> tuple[list[str], list[str]]:
+    """What is wrong with a database, and what of it could not be looked at, a line each. Changes nothing.
 
     Raises:
         StoreError: it cannot be reached, or is another program's or a newer hpsearch's.
@@ -27,14 +51,14 @@ def check_database(url: URL) -> list[str]:
             unhurried(connection)
             found = revision(connection, url)
             if found is None:
-                return [f"{redacted(url)} is empty"]
-            engine_says = _sqlite(connection) if path_of(url) else _postgres(connection)
+                return [f"{redacted(url)} is empty"], []
+            engine_says, unchecked = (_sqlite(connection), []) if path_of(url) else _postgres(connection)
             if found != HEAD:
-                return [*engine_says, f"it has the older schema {found!r}; {UPGRADE}"]
+                return [*engine_says, f"it has the older schema {found!r}; {UPGRADE}"], unchecked
             tables = [table for table in t.metadata.sorted_tables if _is_there(connection, table)]
             missing = sorted({table.name for table in t.metadata.sorted_tables} - {table.name for table in tables})
             rows = [line for table in tables for line in [*_orphans(connection, table), *_broken(connection, table)]]
-            return [*engine_says, *(f"table {name} is missing" for name in missing), *rows]
+            return [*engine_says, *(f"table {name} is missing" for name in missing), *rows], unchecked
     finally:
         engine.dispose()
 
@@ -70,11 +94,50 @@ def _sqlite(connection: Connection) -> list[str]:
     return [f"the file is damaged: {line}" for line in lines]
 
 
-def _postgres(connection: Connection) -> list[str]:
+def _postgres(connection: Connection) -> tuple[list[str], list[str]]:
     unsure = text(
         "SELECT conname FROM pg_constraint WHERE NOT convalidated AND connamespace = current_schema::regnamespace"
     )
-    return [f"the rule {name} was never applied to the rows that are there" for name in connection.scalars(unsure)]
+    rules = [f"the rule {name} was never applied to the rows that are there" for name in connection.scalars(unsure)]
+    pages, unchecked = _pages(connection)
+    return [*rules, *pages], unchecked
+
+
+def _pages(connection: Connection) -> tuple[list[str], list[str]]:
+    """What ``amcheck`` finds in PostgreSQL's indices and tables, as far as it is there and this role may use it."""
+    there = {row.proname: row for row in connection.execute(_FUNCTIONS)}
+    if not there:
+        why = "it needs the extension amcheck (a superuser's CREATE EXTENSION amcheck)"
+        return [], [f"the pages of indices and tables: {why}"]
+    denied = [name for name in AMCHECK if name not in there or not there[name].may]
+    unchecked = [
+        f"the pages of {'indices' if name == AMCHECK[0] else 'tables'}: this role may not call {name}"
+        for name in denied
+    ]
+    wrong, names = [], {"names": list(t.metadata.tables)}
+    for name in (name for name in AMCHECK if name not in denied):
+        call = f"{there[name].schema}.{name}"
+        for row in connection.execute(_INDICES if name == AMCHECK[0] else _TABLES, names).all():
+            wrong += _index(connection, call, row) if name == AMCHECK[0] else _table(connection, call, row)
+    return wrong, unchecked
+
+
+def _index(connection: Connection, call: str, row: Row[Any]) -> list[str]:
+    try:
+        with connection.begin_nested():
+            # True: that every row of the table is in it, too.
+            connection.execute(text(f"SELECT {call}(CAST(:oid AS oid)::regclass, true)"), {"oid": row.oid})
+    except DBAPIError as error:
+        if not str(getattr(error.orig, "sqlstate", "")).startswith("XX"):  # PostgreSQL's class of what it finds corrupt
+            raise
+        return [f"index {row.relname} is damaged: {first_line(error.orig)}"]
+    return []
+
+
+def _table(connection: Connection, call: str, row: Row[Any]) -> list[str]:
+    query = text(f"SELECT blkno, msg FROM {call}(CAST(:oid AS oid)::regclass) LIMIT {NAMED}")  # noqa: S608 (our names)
+    found = connection.execute(query, {"oid": row.oid})
+    return [f"table {row.relname} is damaged, page {page}: {words}" for page, words in found]
 
 
 def _risks(connection: Connection) -> list[str]:

@@ -119,6 +119,8 @@ class SqlStore(Store):
             self._epoch, self._rev, self._seconds = row.epoch + 1, row.rev, row.seconds
         finally:
             self._opening = False
+            if self._epoch < 0:
+                self._engine.dispose()  # refused: it keeps no connection either
         self._turns = TurnWriter(study=self._id, trials=snapshot.trials)
         self._last = None
         return snapshot

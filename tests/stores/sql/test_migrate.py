@@ -118,7 +118,7 @@ def test_a_released_database_opens_as_it_was(released, revision):
     assert list(archive.study("digits").notes) == [("digits/0", "kept")]
     store.write(Turn(trials=[trial(4)]))
     store.close("stopped")
-    assert sql.check(url) == []
+    assert sql.check(url)[0] == []
 
 
 def test_an_upgrade_copies_first_and_says_what_it_did(released, tmp_path):

@@ -1,8 +1,8 @@
-"""``study``, ``study/trial`` and ``study/trial/seed``: how a command names what it is about."""
+"""``study``, ``study/trial`` and ``study/trial/seed``: how a user names what something is about."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from hpsearch.archive import Archive, StudySummary
@@ -19,6 +19,10 @@ class Address:
     trial: int | None = None
     seed: int | None = None
     repeat: int = 0
+
+    def __str__(self) -> str:
+        parts = [str(part) for part in (self.study, self.trial, self.seed) if part is not None]
+        return "/".join(parts) + (f".{self.repeat}" if self.repeat else "")
 
 
 def parse(text: str) -> Address:
@@ -55,6 +59,21 @@ def study_of(archive: Archive, name: str) -> StudySummary:
             raise
         names = ", ".join(sorted(study.name for study in found)[:8])
         raise NotFoundError(f"{len(found)} studies begin with {name!r}", hint=f"say more: {names}") from None
+
+
+def found(archive: Archive, text: str) -> Address:
+    """The whole address of what is there.
+
+    Raises:
+        UsageError: it is no address. NotFoundError: nothing has it.
+    """
+    wanted = parse(text)
+    wanted = replace(wanted, study=study_of(archive, wanted.study).name)
+    if wanted.trial is not None:
+        trial = trial_of(archive, wanted.study, wanted.trial)
+        if wanted.seed is not None:
+            run_of(wanted.study, trial, wanted)
+    return wanted
 
 
 def trial_of(archive: Archive, study: str, number: int) -> Trial:

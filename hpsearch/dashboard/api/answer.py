@@ -1,0 +1,62 @@
+"""What every answer of the API has in common: JSON without NaN, a study's revision as ETag, problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+from fastapi import Request, Response
+from pydantic_core import to_json
+
+from hpsearch.dashboard.record import View, revision_of
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ProblemDetails:
+    """What went wrong (RFC 9457), as `application/problem+json`."""
+
+    type: str
+    #: the status in words
+    title: str
+    status: int
+    #: what went wrong with this request
+    detail: str
+    #: the way out
+    hint: str = ""
+
+
+#: of every route: FastAPI takes statuses as keys
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: {"model": ProblemDetails, "description": "A token is needed: `Authorization: Bearer TOKEN`."},
+    403: {"model": ProblemDetails, "description": "Not allowed."},
+    404: {"model": ProblemDetails, "description": "There is no such study, trial, run or picture."},
+    422: {"model": ProblemDetails, "description": "The request asks for what cannot be."},
+    503: {"model": ProblemDetails, "description": "The database cannot be read now."},
+}
+#: of routes about a study
+UNCHANGED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "Nothing has changed since the answer whose `ETag` was sent as `If-None-Match`."},
+}
+
+
+def told(content: Any, headers: dict[str, str] | None = None) -> Response:
+    """An answer as JSON; what is not finite is null, times are UTC."""
+    return Response(to_json(content, inf_nan_mode="null"), headers=headers, media_type="application/json")
+
+
+def answer(request: Request, view: View, make: Callable[[], Any]) -> Response:
+    """An answer about a study: 304 without a body where the caller has it at this revision."""
+    return conditional(request, view, lambda: told(make()))
+
+
+def conditional(request: Request, view: View, make: Callable[[], Response]) -> Response:
+    """As ``answer``, of a whole response."""
+    tag = f'W/"{revision_of(view.summary)}"'
+    wanted = [text.strip().removeprefix("W/") for text in request.headers.get("if-none-match", "").split(",")]
+    if tag.removeprefix("W/") in wanted or wanted == ["*"]:
+        return Response(status_code=304, headers={"etag": tag})
+    response = make()
+    response.headers["etag"] = tag
+    return response

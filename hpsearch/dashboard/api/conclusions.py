@@ -1,0 +1,243 @@
+"""What the answers of the API look like, continued: comparisons, importances, and how a study went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, final
+
+from hpsearch.compare import Difference, Search
+from hpsearch.dashboard.api.models import BestTrial, Setting
+from hpsearch.importance import Share
+from hpsearch.profile import Profile
+from hpsearch.trial import Direction, State
+from hpsearch.verdict import Paired
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ComparedTrial:
+    """A trial in a comparison."""
+
+    #: `study/trial`
+    trial: str
+    state: State
+    value: float | None
+    sd: float | None
+    #: seed: value of the run that counts
+    values: Mapping[int, float]
+    seconds: float
+    params: Mapping[str, Setting]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrialComparison:
+    """Two trials on their common seeds."""
+
+    schema: int
+    trials: Sequence[ComparedTrial]
+    #: judged on fresh seeds, by which they were not chosen
+    confirmed: bool
+    verdicts: Sequence[Paired]
+    #: settings, code and machine, where they differ
+    differences: Sequence[Difference]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BestSettings:
+    """The best trial of a compared study."""
+
+    trial: int
+    value: float | None
+    sd: float | None
+    params: Mapping[str, Setting]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class GainTold:
+    """What more trials would bring (`hpsearch importance` says it in words)."""
+
+    trials: int
+    more: int
+    expected: float
+    any_order: bool
+    noise: float | None
+    words: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ComparedStudy:
+    """A study in a comparison (`compare.StudyRow`)."""
+
+    study: str
+    strategy: str
+    metric: str
+    direction: Direction
+    state: str
+    best: BestSettings | None
+    n_seeds: int
+    #: of the values of all complete trials
+    mean: float | None
+    trials: int
+    complete: int
+    diverged: int
+    failed: int
+    seconds: float
+    #: number of the trial, counted from 1, that gave the best value
+    found_after: int | None
+    baseline: float | None
+    #: null where it is too little to tell
+    more: GainTold | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Ahead:
+    """How likely one search is ahead of another after n trials; null where one draw says nothing of it."""
+
+    a: Sequence[str]
+    b: Sequence[str]
+    n: int
+    probability: float | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StudyComparison:
+    """Studies at equal budget."""
+
+    schema: int
+    studies: Sequence[ComparedStudy]
+    searches: Sequence[Search]
+    ahead: Sequence[Ahead]
+    #: their best trials on common seeds
+    best: Sequence[Paired]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EdgeTold:
+    """The best trial lies at an end of a range beyond which better values may be (`profile.Edge`)."""
+
+    name: str
+    value: float
+    trial: int
+    side: Literal["low", "high"]
+    low: float
+    high: float
+    near: int
+    top: int
+    suggestion: str
+    words: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ImportancesTold:
+    """What mattered, by two methods, each with the largest first."""
+
+    schema: int
+    study: str
+    ped_anova: Sequence[Share]
+    fanova: Sequence[Share]
+    #: trials that were looked at
+    n: int
+    n_fanova: int
+    resamples: int
+    #: why there are no shares; empty where there are
+    reason: str
+    profiles: Sequence[Profile]
+    edges: Sequence[EdgeTold]
+    gain: GainTold | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """Trials that the strategy chose together."""
+
+    #: from 0
+    round: int
+    trials: int
+    complete: int
+    diverged: int
+    failed: int
+    best: BestTrial | None
+    #: hyperparameter: [low, high] that it was drawn from; only what narrows
+    windows: Mapping[str, Sequence[float]]
+    #: why the windows are these
+    reasons: Sequence[str]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Rounds:
+    """The rounds (batches) of a study's strategy; baselines aside."""
+
+    study: str
+    strategy: str
+    rounds: Sequence[Round]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class WorkerRun:
+    """A run as a worker had it."""
+
+    trial: int
+    seed: int
+    repeat: int
+    state: State
+    started: datetime
+    #: null while it runs
+    ended: datetime | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """What one worker did between `from` and `to`."""
+
+    worker: str
+    runs: Sequence[WorkerRun]
+    #: runs that it had, those that are not shown among them
+    total: int
+    #: share of the time between the first and the last run of the study, in this window, in which it had one
+    busy: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Which worker trained what, and when it waited."""
+
+    study: str
+    workers: Sequence[Worker]
+    #: what was left out, in words
+    note: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DecisionTold:
+    """Something that was decided from results. Of a look at the test set, what was seen is not here."""
+
+    kind: str
+    subject: str
+    reason: str
+    details: Mapping[str, Any]
+    batch: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """What was decided and why, oldest first."""
+
+    study: str
+    decisions: Sequence[DecisionTold]

@@ -1,0 +1,123 @@
+"""Diagnostics and workers, over a study in which real things went wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+import hpsearch as hp
+from hpsearch.dashboard.access import Access
+from hpsearch.dashboard.app import make_app
+from hpsearch.dashboard.record import Record
+
+TRAIN = """
+import math, os, pathlib, signal
+def train(run):
+    lr = run["lr"]
+    if lr == 1.0:
+        run.report(0, loss=1.0)
+        run.report(1, loss=1.0)
+        return math.nan
+    if 2 <= lr < 3:
+        raise ValueError(f"<i>shape</i> {40 * lr} does not fit")
+    if lr == 3.0:
+        once = pathlib.Path(__file__).with_name(f"killed{run.seed}")
+        if not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return lr
+"""
+DEAD = """
+import sys
+sys.path.insert(0, {studies!r})
+import torch
+from torch import nn
+from digits import DigitsMLP
+class Dead(DigitsMLP):
+    epochs = 4
+    optimizer = "sgd"
+    init = None
+    def model(self, params):
+        made = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+        with torch.no_grad():
+            made[0].bias -= 1e3 * params["dead"]
+        return made
+"""
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    folder: Path = tmp_path_factory.mktemp("wrong")
+    (folder / "train.py").write_text(TRAIN)
+    (folder / "dead.py").write_text(DEAD.format(studies=str(Path(__file__).parents[2] / "studies")))
+    url = f"sqlite:///{folder}/r.db"
+    common = {"strategy": "grid", "max_failures": 9, "seeds": 1}
+    plain = {"objective": f"{folder}/train.py:train", "metric": {"loss": "minimize"}}
+    points = {"lr": [0.5, 1.0, 2.0, 2.5]}
+    hp.run(hp.define(name="wrong", search_space=points, **plain, **common), db=url, on="inline")
+    lost = hp.define(name="lost", search_space={"lr": [0.5, 3.0]}, **plain, **common)
+    hp.run(lost, db=url, on="local", workers=1)
+    hp.run(
+        hp.define(name="dead", objective=f"{folder}/dead.py:Dead", metric={"val_loss": "minimize"},
+                  search_space={"dead": [0, 1], "lr": 0.1}, **common),
+        db=url, on="inline",
+    )  # fmt: skip
+    with TestClient(make_app(Record(url), Access()), base_url="http://127.0.0.1:8787") as made:
+        yield made
+
+
+def plain(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def test_failures_are_grouped_by_message_and_stay_text(door: TestClient) -> None:
+    page = door.get("/s/wrong/diagnostics").text
+    assert "<i>shape" not in page
+    (row,) = re.findall(r'<tr><th scope="row" class="text">ValueError.*?</tr>', page)
+    assert "&lt;i&gt;shape&lt;/i&gt;" in row
+    assert "<td>2</td><td>2</td>" in row
+    assert "Traceback" in page
+    assert re.search(r"hpsearch logs wrong/\d/0", page)
+
+
+def test_divergence_says_where_and_when(door: TestClient) -> None:
+    page = plain(door.get("/s/wrong/diagnostics").text)
+    assert "1 run of 1 trial diverged" in page
+    assert re.search(r"last epoch 1 runs 1 ", page)
+
+
+def test_lost_attempts_have_their_cause(door: TestClient) -> None:
+    for path in ("diagnostics", "workers"):
+        page = plain(door.get(f"/s/lost/{path}").text)
+        assert "signal:9: 1. The worker was gone" in page
+        assert re.search(r"\d/0 1 signal:9", page)
+
+
+def test_sick_layers_are_named(door: TestClient) -> None:
+    page = door.get("/s/dead/diagnostics").text
+    assert "1 of the first runs of the best 2 trials have a layer" in page
+    assert "0: gradient vanishes from epoch 0" in page
+    assert "figures/layers?run=1%2F0" in page
+    answer = door.get("/api/v1/studies/dead/figures/layers?run=1%2F0").json()
+    assert answer["shown"]
+
+
+def test_a_healthy_study_says_so(client: TestClient) -> None:
+    page = client.get("/s/digits/diagnostics").text
+    assert "No run has failed." in page
+    assert "No run has diverged." in page
+    assert re.search(r"No layer vanishes or explodes in the first runs of the best \d trials\.", page)
+    assert "No worker was lost." in page
+
+
+def test_workers_have_a_row_each(client: TestClient) -> None:
+    page = client.get("/s/digits/workers").text
+    assert "figures/timeline?" in page
+    rows = page.split('data-live="workers"')[1].split("</table>")[0]
+    assert rows.count("<tr>") == 2
+    assert "cpu" in rows
+    assert "100 %" in rows
