@@ -49,7 +49,6 @@ async function draw(figure) {
       return;
     }
     const Plotly = await library();
-    figure.setAttribute("role", "img");
     figure.setAttribute("aria-label", sentence.textContent);
     const frames = still.matches ? undefined : found.frames;
     const config = { responsive: false, displaylogo: false, displayModeBar: "hover" };
@@ -78,7 +77,7 @@ const sight = new IntersectionObserver((seen) => {
   }
 }, { rootMargin: "300px" });
 const sizes = new ResizeObserver((seen) => {
-  for (const { target } of seen) if (target.dataset.drawn === "yes") window.Plotly.Plots.resize(target);
+  for (const { target } of seen) if (target.dataset.drawn === "yes" && target.offsetParent) window.Plotly.Plots.resize(target);
 });
 
 function pictures(root = document) {

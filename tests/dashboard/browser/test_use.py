@@ -43,7 +43,7 @@ def test_two_trials_are_compared_without_a_mouse(server, opened) -> None:
     assert "not shown" in page.content() or "beats" in page.content() or "better" in page.content()
 
 
-def test_a_copied_command_runs(server, opened, url: str) -> None:
+def test_a_copied_command_runs(server, opened) -> None:
     page = opened(f"{server.root}/s/digits/t/1", permissions=["clipboard-read", "clipboard-write"]).page
     commands = page.eval_on_selector_all("[data-copy]", "all => all.map((one) => one.dataset.copy)")
     command = next(text for text in commands if text.startswith("hpsearch rerun"))
@@ -52,7 +52,7 @@ def test_a_copied_command_runs(server, opened, url: str) -> None:
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == command
     done = subprocess.run(
-        [sys.executable, "-m", *shlex.split(copied), "--db", url],
+        [sys.executable, "-m", *shlex.split(copied)],
         capture_output=True,
         text=True,
         timeout=240,
