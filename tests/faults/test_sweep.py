@@ -92,6 +92,25 @@ def test_a_second_kill_in_the_recovery_changes_nothing(folder: Path, request: py
     check(found)
 
 
+#: of all pairs of kills, these: every 13th event of the first start, every 11th of the second. Neither divides what a
+#: turn takes, so all kinds of moments come together. All 150,000 pairs would take 15 hours of CPU
+FIRST, SECOND = 13, 11
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_second_kill_anywhere_changes_nothing(study: str, folder: Path) -> None:
+    (alone,) = sweep(folder, {"study": study})
+    again = list(range(1, alone["events"] + 1, SECOND))
+    calm, *found = sweep(folder, {"study": study, "points": [FIRST], "step": FIRST, "again": again})
+    assert calm["problems"] == []
+    assert len(found) == alone["events"] // FIRST * len(again)
+    # The later the first kill, the earlier the second start is done; what lies behind that strikes nobody.
+    assert sum(line["killed"] for line in found) > len(found) / 3
+    check(found)
+
+
 #: what the sweep says of each mutant
 CAUGHT = {
     "no_fence": ("differs", "verify"),
