@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query
 
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.drawing import drawn, said, table
-from hpsearch.dashboard.record import revision_of
 from hpsearch.dashboard.wanted import TheFilter, TheOthers, TheSource, TheView
 from hpsearch.pictures import Options, picture
 from hpsearch.trial import LARGEST, RunKey
@@ -40,7 +39,7 @@ def figure(
     """A picture with its title, its sentence and what must be said about it."""
     if others:
         source = replace(source, others=[other.source for other in others])
-    beside = tuple((other.name, revision_of(other.summary)) for other in others)
+    beside = tuple((other.name, other.revision) for other in others)
     options = Options(
         x=x or None, y=y or None, trials=tuple(trial or ()), run=RunKey.of(run) if run else None, round=round,
         played=played,
