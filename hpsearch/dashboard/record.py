@@ -8,10 +8,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar, cast, final
 
 from hpsearch import mirror
 from hpsearch.archive import Archive, StudySummary
+from hpsearch.dashboard.workshop import Workshop
 from hpsearch.errors import NotFoundError
 from hpsearch.figures import subject
 from hpsearch.figures.subject import Subject
@@ -35,6 +37,7 @@ class View:
     results: Results
     #: as the mirror had it
     read: mirror.View
+    workshop: Workshop
     _made: dict[Hashable, Future[Any]] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -76,15 +79,21 @@ class View:
     @property
     def source(self) -> Source:
         """What pictures of all trials are made of."""
-        return self.once("source", lambda: Source(self.subject, self.decisions, self.archive))
+        return self.once("source", lambda: self._source(None, self.subject))
 
     def source_of(self, key: Hashable, trials: Callable[[], Sequence[Trial]]) -> Source:
         """What pictures of some trials are made of; ``key`` names the choice."""
+        return self.once(("source", key), lambda: self._source(key, replace(self.subject, trials=trials())))
 
-        def make() -> Source:
-            return Source(replace(self.subject, trials=trials()), self.decisions, self.archive)
-
-        return self.once(("source", key), make)
+    def _source(self, key: Hashable, subject: Subject) -> Source:
+        name = (self.name, self.summary.created, key)
+        return Source(
+            subject,
+            self.decisions,
+            self.archive,
+            mattered=partial(self.workshop.importances, name, subject),
+            ranked=partial(self.workshop.order, name, subject),
+        )
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` gives, made once for this revision: who asks meanwhile waits for it, and for nothing else."""
@@ -123,6 +132,7 @@ class Record:
         self._mirrors: dict[str, Mirror] = {}
         self._values: dict[str, tuple[str, list[tuple[int, float]]]] = {}
         self._lock = threading.Lock()
+        self.workshop = Workshop()
 
     @property
     def shown_url(self) -> str:
@@ -189,7 +199,7 @@ class Record:
             kept = self._views.get(study)
             if kept is None or kept.read is not now:
                 files = files_folder(self.url, study)
-                kept = View(Results(now.summary, now.trials, self.archive, files), now)
+                kept = View(Results(now.summary, now.trials, self.archive, files), now, self.workshop)
             self._views[study], self._mirrors[study] = kept, held
             self._views.move_to_end(study)
             while len(self._views) > KEPT:
