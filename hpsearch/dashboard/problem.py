@@ -76,6 +76,15 @@ class Details:
         return said | {"hint": redact(self.hint)}
 
 
+@final
+class Problem(Exception):
+    """A problem that an endpoint answers with."""
+
+    def __init__(self, details: Details) -> None:
+        super().__init__(details.detail)
+        self.details = details
+
+
 def redact(text: str) -> str:
     """A text without the passwords of addresses in it, and without what ``password=`` and the like give."""
     return _SECRETS.sub(r"\1***", _CREDENTIALS.sub(r"\1:***@", text))
@@ -181,6 +190,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return told(request, of_invalid(error.errors()))
 
+    async def problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return told(request, error.details)
+
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         words = {404: "there is nothing at this address", 405: f"{request.method} is not possible here"}
@@ -190,5 +203,6 @@ def install(app: FastAPI) -> None:
         return told(request, Details(status=error.status_code, detail=detail, headers=headers))
 
     app.add_exception_handler(HpsearchError, ours)
+    app.add_exception_handler(Problem, problem)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)

@@ -185,4 +185,5 @@ class Record:
 
 def revision_of(summary: StudySummary) -> str:
     """What changes with anything that a reader sees of a study; also its ETag."""
-    return f"{summary.rev}-{summary.state}-{len(summary.notes)}-{len(summary.tags)}"
+    tags = len(summary.tags) + len(summary.trial_tags)
+    return f"{summary.rev}-{summary.state}-{len(summary.notes)}-{tags}"
