@@ -157,7 +157,7 @@ def test_stop_reaches_the_coordinator(db: str, client: TestClient) -> None:
     assert store.renew(0.0) == [Command(verb="stop", payload={"now": True})]
     held = client.post(f"{API}/reveal-test", json={"reason": "x"}, headers=HOME)
     assert held.status_code == 409
-    assert "holds" in held.json()["detail"] or "held" in held.json()["detail"]
+    assert "digits is held by" in held.json()["detail"]
     store.close("complete")
     assert looks(open_archive(db).decisions("digits")) == []
 
@@ -191,12 +191,13 @@ def test_a_look_is_taken_once_and_recorded(db: str, client: TestClient) -> None:
         assert "test_" not in client.get(path).text
 
 
-def test_training_code_that_fails_is_a_problem(db: str, client: TestClient, tmp_path: Path) -> None:
-    """Its weights are gone: the command's own words, and nothing is recorded."""
+def test_a_look_that_fails_says_the_commands_words(db: str, client: TestClient, tmp_path: Path) -> None:
+    """The weights are gone, and nothing is recorded."""
     for kept in (tmp_path / "copy" / "hpsearch-files").rglob("*.pt"):
         kept.unlink()
     answer = client.post(f"{API}/reveal-test", json={"reason": "x"}, headers=HOME)
-    assert 400 <= answer.status_code < 500
-    assert "weights" in answer.json()["detail"] or "checkpoint" in answer.json()["detail"]
+    assert answer.status_code == 404
+    assert answer.json()["detail"].endswith("best.pt is gone")
+    assert answer.json()["hint"] == "hpsearch rerun makes the run again"
     assert "Traceback" not in answer.text
     assert looks(open_archive(db).decisions("digits")) == []
