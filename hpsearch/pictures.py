@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+class BeingMade(Exception):
+    """What a picture needs is not there yet; it will be in some seconds."""
+
+
 @final
 @dataclass(frozen=True)
 class Source:
@@ -54,15 +58,22 @@ class Source:
     archive: Archive
     #: further studies, for pictures of several
     others: Sequence[Source] = ()
+    #: who finds out what mattered, where that is to be somebody else; may raise ``BeingMade``
+    mattered: Callable[[], Importances] | None = None
+    ranked: Callable[[], list[str]] | None = None
 
     @cached_property
     def importances(self) -> Importances:
-        """What mattered; a second of work."""
+        """What mattered; a second of work, and a minute for many trials of many hyperparameters."""
+        if self.mattered is not None:
+            return self.mattered()
         return importances_of(self.subject.space, self.subject.trials, self.subject.direction)
 
     @cached_property
     def order(self) -> list[str]:
         """The searched hyperparameters, those that mattered most first; quick."""
+        if self.ranked is not None:
+            return self.ranked()
         return importance_order(self.subject.space, self.subject.trials, self.subject.direction)
 
     @cached_property
@@ -109,6 +120,7 @@ def picture(name: str, source: Source, options: Options | None = None) -> Pictur
 
     Raises:
         NotFoundError: there is none of this name, or no such trial.
+        BeingMade: from ``source``.
         UsageError: a hyperparameter of ``options`` is not searched.
     """
     if name not in PICTURES:

@@ -114,6 +114,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await app.state.watch.close()
+        app.state.record.workshop.close()
 
 
 router = APIRouter(prefix="/api/v1", tags=["live"])

@@ -8,12 +8,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar, cast, final
 
+from hpsearch import mirror
 from hpsearch.archive import Archive, StudySummary
+from hpsearch.dashboard.workshop import Workshop
 from hpsearch.errors import NotFoundError
 from hpsearch.figures import subject
 from hpsearch.figures.subject import Subject
+from hpsearch.mirror import Mirror
 from hpsearch.pictures import Source
 from hpsearch.results import Results
 from hpsearch.settings import DEFAULT_DB, files_folder
@@ -31,13 +35,25 @@ class View:
     """One study at one revision, with what was computed of it."""
 
     results: Results
-    decisions: Sequence[Decision]
+    #: as the mirror had it
+    read: mirror.View
+    workshop: Workshop
     _made: dict[Hashable, Future[Any]] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def summary(self) -> StudySummary:
         return self.results.study
+
+    @property
+    def revision(self) -> str:
+        """What changes with anything that a reader sees of the study; also its ETag."""
+        return str(self.read.revision)
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """All, oldest first."""
+        return self.read.decisions
 
     @property
     def name(self) -> str:
@@ -63,15 +79,21 @@ class View:
     @property
     def source(self) -> Source:
         """What pictures of all trials are made of."""
-        return self.once("source", lambda: Source(self.subject, self.decisions, self.archive))
+        return self.once("source", lambda: self._source(None, self.subject))
 
     def source_of(self, key: Hashable, trials: Callable[[], Sequence[Trial]]) -> Source:
         """What pictures of some trials are made of; ``key`` names the choice."""
+        return self.once(("source", key), lambda: self._source(key, replace(self.subject, trials=trials())))
 
-        def make() -> Source:
-            return Source(replace(self.subject, trials=trials()), self.decisions, self.archive)
-
-        return self.once(("source", key), make)
+    def _source(self, key: Hashable, subject: Subject) -> Source:
+        name = (self.name, self.summary.created, key)
+        return Source(
+            subject,
+            self.decisions,
+            self.archive,
+            mattered=partial(self.workshop.importances, name, subject),
+            ranked=partial(self.workshop.order, name, subject),
+        )
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` gives, made once for this revision: who asks meanwhile waits for it, and for nothing else."""
@@ -107,8 +129,10 @@ class Record:
         self.url = url
         self._archive: Archive | None = None
         self._views: OrderedDict[str, View] = OrderedDict()
+        self._mirrors: dict[str, Mirror] = {}
         self._values: dict[str, tuple[str, list[tuple[int, float]]]] = {}
         self._lock = threading.Lock()
+        self.workshop = Workshop()
 
     @property
     def shown_url(self) -> str:
@@ -145,45 +169,40 @@ class Record:
         except NotFoundError:
             return []
 
-    def values(self, study: StudySummary) -> list[tuple[int, float]]:
+    def values(self, study: str, revision: str) -> list[tuple[int, float]]:
         """(number, value) of a study's complete trials, read once a revision."""
-        now = revision_of(study)
         with self._lock:
-            kept = self._values.get(study.name)
-        if kept is None or kept[0] != now:
-            kept = (now, self.archive.values(study.name))
+            kept = self._values.get(study)
+        if kept is None or kept[0] != revision:
+            kept = (revision, self.archive.values(study))
             with self._lock:
-                self._values[study.name] = kept
+                self._values[study] = kept
         return kept[1]
 
     def revisions(self) -> dict[str, str]:
-        """Study -> what changes with anything that a reader sees of it."""
-        return {summary.name: revision_of(summary) for summary in self.studies()}
+        """Study -> what changes with anything that a reader sees of it; one small query."""
+        try:
+            return {name: str(revision) for name, revision in self.archive.revisions().items()}
+        except NotFoundError:
+            return {}
 
     def view(self, study: str) -> View:
-        """One study as it is now.
+        """One study as it is now: of what was read before, only what has changed is read again.
 
         Raises:
             NotFoundError: there is no such study.
         """
-        summary = self.archive.study(study)
+        with self._lock:
+            held = self._mirrors.get(study) or Mirror(self.archive, study)
+        now = held.refresh()  # whoever comes meanwhile waits for the same reading
         with self._lock:
             kept = self._views.get(study)
-            if kept is not None and revision_of(kept.summary) == revision_of(summary):
-                self._views.move_to_end(study)
-                return kept
-        files = files_folder(self.url, summary.name)
-        results = Results(summary, self.archive.trials(study), self.archive, files)
-        view = View(results, self.archive.decisions(study))
-        with self._lock:
-            self._views[study] = view
+            if kept is None or kept.read is not now:
+                files = files_folder(self.url, study)
+                kept = View(Results(now.summary, now.trials, self.archive, files), now, self.workshop)
+            self._views[study], self._mirrors[study] = kept, held
             self._views.move_to_end(study)
             while len(self._views) > KEPT:
-                self._views.popitem(last=False)
-        return view
-
-
-def revision_of(summary: StudySummary) -> str:
-    """What changes with anything that a reader sees of a study; also its ETag."""
-    tags = len(summary.tags) + len(summary.trial_tags)
-    return f"{summary.rev}-{summary.state}-{len(summary.notes)}-{tags}"
+                name, _ = self._views.popitem(last=False)
+                del self._mirrors[name]
+        return kept

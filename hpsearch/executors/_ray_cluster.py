@@ -29,8 +29,8 @@ from hpsearch.executors._ray_worker import versions
 
 #: seconds to connect to a cluster, or to start one here
 CONNECT_S = 120.0
-#: seconds for a connection to its address, before Ray is started
-REACH_S = 10.0
+#: seconds for a connection to its address, before Ray is started; those that a head may take to open its ports
+REACH_S, OPENING_S = 10.0, 10.0
 #: seconds that close waits for the driver to end the workers
 CLOSE_S = 8.0
 #: what Ray is told where the user's environment says nothing: no statistics to its makers, seconds until a silent
@@ -80,7 +80,7 @@ class ClusterOptions:
 
 
 def refuse_deaf(address: str) -> None:
-    """Look whether anybody listens at an address that names a host and a port: Ray itself asks for minutes.
+    """Look whether anybody listens at an address that names a host and a port, or soon does: Ray asks for minutes.
 
     Raises:
         ExecutorError: nobody does.
@@ -88,11 +88,17 @@ def refuse_deaf(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():  # ``auto``, or what Ray alone understands
         return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", "") or str(error)
-        raise ExecutorError(f"there is no Ray cluster at {address}: {why}", hint=ADDRESSES) from None
+    end = time.monotonic() + OPENING_S
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+        except (OSError, OverflowError) as error:
+            if isinstance(error, ConnectionRefusedError) and time.monotonic() < end:
+                time.sleep(0.25)  # a head that is being started
+                continue
+            why = getattr(error, "strerror", "") or str(error)
+            raise ExecutorError(f"there is no Ray cluster at {address}: {why}", hint=ADDRESSES) from None
+        return
 
 
 @final

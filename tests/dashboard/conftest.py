@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -62,3 +64,15 @@ def client(url: str) -> Iterator[TestClient]:
     """The dashboard, asked without a network."""
     with TestClient(make_app(Record(url), Access()), base_url="http://127.0.0.1:8787") as made:
         yield made
+
+
+def answer_of(client: TestClient, address: str) -> Any:
+    """What the API says in the end: what takes seconds is asked for again."""
+    end = time.monotonic() + 60
+    while True:
+        answer = client.get(address)
+        told = answer.json()
+        if not (told.get("again") or "retry-after" in answer.headers):
+            return told
+        assert time.monotonic() < end
+        time.sleep(0.2)

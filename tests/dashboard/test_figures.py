@@ -6,13 +6,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hpsearch.pictures import PICTURES
+from tests.dashboard.conftest import answer_of
 
 API = "/api/v1/studies/fine/figures"
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_picture_is_drawn_or_says_why_not(client: TestClient, name: str) -> None:
-    answer = client.get(f"{API}/{name}").json()
+    answer = answer_of(client, f"{API}/{name}")
     assert answer["sentence"].endswith(".")
     assert answer["shown"] == ("data" in answer)
     assert name in ("layers", "searches") or answer["shown"]

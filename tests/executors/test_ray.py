@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -240,13 +241,28 @@ def test_a_wrong_token_is_refused(address, place, monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["nowhere.invalid:1", "ray://127.0.0.1:{free}", "127.0.0.1:{free}", "[::1]:99999"])
-def test_a_wrong_address_is_refused_at_once(place, address):
+def test_a_wrong_address_is_refused_soon(place, address, monkeypatch):
+    monkeypatch.setattr(_ray_cluster, "OPENING_S", 1.0)
     began, address = time.monotonic(), address.format(free=_free_port())
     with pytest.raises(ExecutorError, match=f"there is no Ray cluster at {re.escape(address)}: ") as caught:
         RayCluster(ClusterOptions(address=address), OBJECTIVES, place)
     assert time.monotonic() - began < 30
     assert len(str(caught.value).splitlines()) == 1
     assert "--ray-address" in caught.value.hint
+
+
+def test_a_cluster_that_is_being_started_is_waited_for(place, monkeypatch):
+    port = _free_port()
+
+    def open_late():
+        time.sleep(1.0)
+        with socket.create_server(("127.0.0.1", port)) as server:
+            server.accept()[0].close()
+
+    thread = threading.Thread(target=open_late)
+    thread.start()
+    _ray_cluster.refuse_deaf(f"ray://127.0.0.1:{port}")
+    thread.join()
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from hpsearch.importance import Importances, Share
 from hpsearch.space import Categorical, Float, SearchSpace
 from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Run, RunKey, Stage, State, Trial
+from hpsearch.verdict import spread
 
 EVIL = "<script>alert(1)</script>"
 SPACE = SearchSpace(
@@ -152,13 +153,17 @@ def test_what_is_left_out_is_said_and_the_best_is_kept() -> None:
 def test_history_steps_down_with_its_spread() -> None:
     trials = [trial(0, 0.9, baseline=True), trial(1, None, state=State.DIVERGED), trial(2, 0.5), trial(3, 0.7)]
     found = history.data(study(trials))
-    assert [(s.trial, s.value, s.sd, s.n) for s in found.steps] == [(0, 0.9, 0.01, 3), (2, 0.5, 0.01, 3)]
+    assert [(s.trial, s.value) for s in found.steps] == [(0, 0.9), (2, 0.5)]
+    for step in found.steps:
+        own = spread(list(trials[step.trial].values().values()))
+        assert (step.low, step.high) == (own.low, own.high)
+        assert own.low is not None
     assert [(p.trial, p.value, p.state) for p in found.points][1] == (1, None, "diverged")
     names = [trace.name for trace in history.figure(found).data]
-    assert "± 1 sd over seeds" in names
+    assert "95 % interval" in names
     assert any(name.startswith("diverged") for name in names)
     alone = history.figure(history.data(study([trial(0, 0.9, seeds=(0,)), trial(1, 0.5, seeds=(0,))])))
-    assert "± 1 sd over seeds" not in [trace.name for trace in alone.data]
+    assert "95 % interval" not in [trace.name for trace in alone.data]
     assert "one seed" in alone.layout.title.text
     up = history.data(study(trials, direction=Direction.MAXIMIZE))
     assert [s.trial for s in up.steps] == [0]

@@ -9,7 +9,7 @@ from typing import Any, final
 from fastapi import Request, Response
 from pydantic_core import to_json
 
-from hpsearch.dashboard.record import View, revision_of
+from hpsearch.dashboard.record import View
 
 
 @final
@@ -53,7 +53,7 @@ def answer(request: Request, view: View, make: Callable[[], Any]) -> Response:
 
 def conditional(request: Request, view: View, make: Callable[[], Response]) -> Response:
     """As ``answer``, of a whole response."""
-    tag = f'W/"{revision_of(view.summary)}"'
+    tag = f'W/"{view.revision}"'
     wanted = [text.strip().removeprefix("W/") for text in request.headers.get("if-none-match", "").split(",")]
     if tag.removeprefix("W/") in wanted or wanted == ["*"]:
         return Response(status_code=304, headers={"etag": tag})

@@ -9,10 +9,12 @@ from fastapi import APIRouter, Query
 
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.drawing import drawn, said, table
-from hpsearch.dashboard.record import revision_of
 from hpsearch.dashboard.wanted import TheFilter, TheOthers, TheSource, TheView
-from hpsearch.pictures import Options, picture
+from hpsearch.pictures import BeingMade, Options, picture
 from hpsearch.trial import LARGEST, RunKey
+
+#: seconds after which to ask again for what is being made
+AGAIN_S = 1
 
 router = APIRouter(prefix="/api/v1/studies/{study}/figures", tags=["figures"])
 RUN = r"^\d{1,9}/\d{1,9}(\.\d{1,9})?$"
@@ -40,7 +42,7 @@ def figure(
     """A picture with its title, its sentence and what must be said about it."""
     if others:
         source = replace(source, others=[other.source for other in others])
-    beside = tuple((other.name, revision_of(other.summary)) for other in others)
+    beside = tuple((other.name, other.revision) for other in others)
     options = Options(
         x=x or None, y=y or None, trials=tuple(trial or ()), run=RunKey.of(run) if run else None, round=round,
         played=played,
@@ -58,4 +60,8 @@ def figure(
             return answer | {"heads": heads, "rows": rows}
         return answer | drawn(found.figure, theme)
 
-    return view.once(("figure", name, wanted, theme, format, options, beside), make)
+    try:
+        return view.once(("figure", name, wanted, theme, format, options, beside), make)
+    except BeingMade:
+        words = "What mattered is being found out; this takes some seconds."
+        return {"name": name, "sentence": words, "title": "", "note": "", "shown": False, "again": AGAIN_S}

@@ -8,12 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.api.answer import UNCHANGED, answer
+from hpsearch.dashboard.api.answer import UNCHANGED, answer, told
 from hpsearch.dashboard.api.conclusions import ImportancesTold
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import TheSource, TheView
 from hpsearch.gain import INDEPENDENT, more_trials
-from hpsearch.pictures import Source
+from hpsearch.importance import Importances
+from hpsearch.pictures import BeingMade, Source
 from hpsearch.profile import edges_of, profile_of
 
 router = APIRouter(prefix="/api/v1/studies/{study}", tags=["studies"], responses=UNCHANGED)
@@ -22,16 +23,24 @@ router = APIRouter(prefix="/api/v1/studies/{study}", tags=["studies"], responses
 @router.get("/importance", response_model=ImportancesTold)
 @role(Role.READ)
 def importance(request: Request, view: TheView, source: TheSource) -> Response:
-    """Shares by PED-ANOVA and fANOVA with intervals, profiles, edges of ranges, and what the last trials gained."""
-    return answer(request, view, lambda: importances_of(view, source))
+    """Shares by PED-ANOVA and fANOVA with intervals, profiles, edges of ranges, and what more trials would bring.
+
+    Finding out what mattered takes seconds: meanwhile `reason` says so, and `Retry-After` when to ask again.
+    """
+    try:
+        return answer(request, view, lambda: importances_of(view, source, source.importances))
+    except BeingMade:
+        early = told(importances_of(view, source, Importances(reason="being found out; ask again in some seconds")))
+        early.headers["retry-after"] = "1"
+        return early
 
 
-def importances_of(view: View, source: Source) -> dict[str, Any]:
+def importances_of(view: View, source: Source, found: Importances) -> dict[str, Any]:
     """As ``hpsearch importance STUDY --json``."""
     seen = source.subject
     profiles = [asdict(profile_of(n, p, seen.trials, seen.direction)) for n, p in seen.space.searched.items()]
     edges = edges_of(seen.space, seen.trials, seen.direction)
     gain = more_trials(seen.trials, seen.direction, independent=seen.strategy in INDEPENDENT)
-    told = {"schema": 1, "study": view.name, **asdict(source.importances), "profiles": profiles}
-    told["edges"] = [asdict(edge) | {"words": edge.words} for edge in edges]
-    return told | {"gain": None if gain is None else asdict(gain) | {"words": gain.words}}
+    made = {"schema": 1, "study": view.name, **asdict(found), "profiles": profiles}
+    made["edges"] = [asdict(edge) | {"words": edge.words} for edge in edges]
+    return made | {"gain": None if gain is None else asdict(gain) | {"words": gain.words}}

@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse
 from hpsearch import __version__
 from hpsearch.dashboard.access import Role
 from hpsearch.dashboard.query import Filter
-from hpsearch.dashboard.record import View, revision_of
+from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import record_of
 from hpsearch.written import ago, duration, number, setting_text, spark
 
@@ -100,7 +100,7 @@ def study_page(
         tab=tab,
         wanted=wanted,
         filters=_filters(wanted.sound) if wanted else "",
-        revision=revision_of(view.summary),
+        revision=view.revision,
         may_act=Role.ACT in request.state.granted,
         done=DONE.get(request.query_params.get("done", ""), ""),
         db_option=record_of(request).db_option,

@@ -14,7 +14,7 @@ from hpsearch.archive import StudySummary
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.live import digest
 from hpsearch.dashboard.pages.frame import render
-from hpsearch.dashboard.record import Record, revision_of
+from hpsearch.dashboard.record import Record
 from hpsearch.dashboard.standing import Standing, best_of, standing
 from hpsearch.dashboard.wanted import TheRecord
 from hpsearch.errors import StoreError
@@ -74,13 +74,14 @@ def studies(
     shown: dict[str, Any] = {"q": q, "wanted_state": state, "tag": tag, "sort": sort, "states": STATES}
     shown |= {"error": "", "hint": "", "revision": ""}
     try:
+        revisions = record.revisions()  # before the studies: what changes between is shown twice rather than never
         found = record.studies()
         fitting = chosen(found, q=q, state=state, tag=tag, sort=sort)
-        rows = [row_of(record, study) for study in fitting[:MOST]]
+        rows = [row_of(record, study, revisions.get(study.name, "")) for study in fitting[:MOST]]
     except StoreError as error:
         shown |= {"error": str(error), "hint": error.hint}
         return render(request, "studies.html", status=503, total=0, **shown)
-    shown["revision"] = digest({study.name: revision_of(study) for study in found})
+    shown["revision"] = digest(revisions)
     given = {"q": q, "state": state, "tag": tag}
     return render(
         request,
@@ -106,11 +107,11 @@ def chosen(studies: Sequence[StudySummary], *, q: str, state: str, tag: str, sor
     return sorted(found, key=_KEYS[sort.removeprefix("-")], reverse=sort.startswith("-"))
 
 
-def row_of(record: Record, study: StudySummary) -> Row:
+def row_of(record: Record, study: StudySummary, revision: str) -> Row:
     """One study as the page shows it."""
     pruner = (study.spec.get("pruner") or {}).get("name", "")
     words = [str(study.spec["strategy"]["name"]), str(pruner)]
-    values = record.values(study) if study.best else []
+    values = record.values(study.name, revision) if study.best else []
     return Row(
         study=study,
         strategy=" + ".join(word.replace("_", " ") for word in words if word),

@@ -40,6 +40,7 @@ async function draw(figure) {
     const found = await answer.json();
     if (!answer.ok) throw new Error(found.detail || answer.statusText);
     sentence.textContent = [found.sentence, found.note].filter(Boolean).join(" ");
+    if (found.again) return void setTimeout(draw, 1000 * found.again, figure);
     card.classList.toggle("empty", !found.shown);
     if (!found.shown) {
       if (window.Plotly) window.Plotly.purge(figure);
@@ -97,6 +98,7 @@ async function table(button) {
   button.setAttribute("aria-pressed", String(!old));
   if (old) { old.remove(); figure.hidden = false; return; }
   const found = await (await fetch(address(figure, { format: "table" }))).json();
+  if (found.again) return say(found.sentence);
   const box = document.createElement("div");
   box.className = "scroll astablebox";
   box.tabIndex = 0;

@@ -14,6 +14,7 @@ import hpsearch as hp
 from hpsearch.cli.app import main
 from hpsearch.dashboard.api import conclusions, models
 from hpsearch.verdict import spread
+from tests.dashboard.conftest import answer_of
 
 API = "/api/v1"
 ROUTES: dict[str, type] = {
@@ -34,9 +35,8 @@ ROUTES: dict[str, type] = {
 
 
 def asked(client: TestClient, path: str) -> Any:
-    answer = client.get(API + path)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    assert client.get(API + path).status_code == 200
+    return answer_of(client, API + path)
 
 
 @pytest.mark.parametrize("study", ["digits", "fine"])
@@ -175,6 +175,7 @@ def test_times_are_utc(client: TestClient) -> None:
 
 @pytest.mark.parametrize("path", [path for path in ROUTES if path.startswith("/studies/{s}")])
 def test_what_is_known_is_not_sent_again(client: TestClient, path: str) -> None:
+    asked(client, path.format(s="fine"))
     first = client.get(API + path.format(s="fine"))
     again = client.get(API + path.format(s="fine"), headers={"if-none-match": f'"x", {first.headers["etag"]}'})
     assert (again.status_code, again.content) == (304, b"")
