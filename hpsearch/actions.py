@@ -74,7 +74,7 @@ def note(url: str, address: str, text: str) -> str:
         UsageError: it is no address, or no text that can be kept. NotFoundError: nothing has this address.
         StoreError: the record cannot be reached.
     """
-    return _say(url, "note", address, _kept("note", text, LONGEST_TEXT))
+    return _say(url, "note", address, kept("note", text, LONGEST_TEXT))
 
 
 def tag(url: str, address: str, text: str) -> str:
@@ -87,10 +87,10 @@ def tag(url: str, address: str, text: str) -> str:
 
     Raises: what ``note`` does.
     """
-    kept = _kept("tag", text, LONGEST_TAG)
-    if len(kept.split()) != 1 or not kept.isprintable():
+    word = kept("tag", text, LONGEST_TAG)
+    if len(word.split()) != 1 or not word.isprintable():
         raise UsageError(f"a tag is one word, not {shown(text)}", hint=f"hpsearch tag {address} paper")
-    return _say(url, "tag", address, kept)
+    return _say(url, "tag", address, word)
 
 
 def reveal(
@@ -100,6 +100,7 @@ def reveal(
     reason: str,
     trial: int | None = None,
     files: Path | None = None,
+    via: str = "",
     tell: Callable[[str], None] = lambda text: None,
 ) -> Look:
     """Look at the sealed test set through the trial that a race has chosen, under the study's lease, and write it down.
@@ -110,6 +111,7 @@ def reveal(
         reason: why, in the user's words: up to ``LONGEST_TEXT`` characters.
         trial: its number; None: the one that the race has chosen.
         files: the folder of the study's files; None: where they are by default.
+        via: through what the user looks, recorded beside their name; empty: the command line.
         tell: hears, in words, what is odd about the study's file.
 
     Raises:
@@ -117,7 +119,7 @@ def reveal(
         NotFoundError, ObjectiveError: there is no such study; its weights are gone, or do not fit.
         StudyHeldError: a coordinator has the study.
     """
-    reason = _kept("reason", reason, LONGEST_TEXT)
+    reason = kept("reason", reason, LONGEST_TEXT)
     archive = open_archive(url)
     summary = study_of(archive, study)
     number = chosen(archive, summary.name, str(summary.spec["direction"])) if trial is None else trial
@@ -131,6 +133,7 @@ def reveal(
         reason=reason,
         files=files or files_folder(url, summary.name),
         sealed=partial(sealed_metrics, url, summary.name),
+        via=via,
     )
 
 
@@ -154,17 +157,17 @@ def _say(url: str, verb: str, address: str, text: str) -> str:
     return str(about)
 
 
-def _kept(what: str, text: str, longest: int) -> str:
+def kept(what: str, text: str, longest: int) -> str:
     """The text as it is kept: without blanks around it.
 
     Raises:
         UsageError: it is empty, too long, or holds what no database can.
     """
-    kept = text.strip()
-    if not kept:
+    said = text.strip()
+    if not said:
         raise UsageError(f"the {what} is empty", hint=f"say it in up to {longest} characters")
-    if len(kept) > longest:
-        raise UsageError(f"the {what} has {len(kept)} characters: at most {longest} are kept", hint="say it in fewer")
-    if clean(kept) != kept:
-        raise UsageError(f"the {what} holds characters that no database keeps: {shown(kept)}", hint="leave them out")
-    return kept
+    if len(said) > longest:
+        raise UsageError(f"the {what} has {len(said)} characters: at most {longest} are kept", hint="say it in fewer")
+    if clean(said) != said:
+        raise UsageError(f"the {what} holds characters that no database keeps: {shown(said)}", hint="leave them out")
+    return said

@@ -135,7 +135,7 @@ def _not_raced(seen: Subject, best: Trial, others: Sequence[Trial], direction: D
 
 def _looks(results: Results) -> Iterator[Sentence]:
     """That the test set was looked at; what was seen is not in a report."""
-    seen = looks(results.decisions)
+    seen = looks(results.archive.decisions(results.study.name))
     if not seen:
         return
     said = [

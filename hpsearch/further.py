@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from hpsearch.strategy import Decision
@@ -14,6 +14,13 @@ from hpsearch.trial import Run, RunKey, Stage, Trial
 RACE, DROP, CONFIRMED, REVEAL = "race", "drop", "confirmed", "reveal"
 #: further seeds of trials, or failed runs once more, were asked for
 EXTRA = "extra"
+
+
+def sealed(decision: Decision) -> Decision:
+    """A decision as anyone may read it: of a look at the test set not what was seen, which ``hpsearch ship`` tells."""
+    if decision.kind != REVEAL:
+        return decision
+    return replace(decision, details={name: said for name, said in decision.details.items() if name != "test"})
 
 
 @final

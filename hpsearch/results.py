@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from hpsearch.archive import Archive, StudySummary
 from hpsearch.errors import NotFoundError, UsageError
+from hpsearch.further import sealed
 from hpsearch.objective import ObjectiveAddress
 from hpsearch.space import Params
 from hpsearch.strategy import Decision
@@ -62,8 +63,8 @@ class Results:
 
     @property
     def decisions(self) -> list[Decision]:
-        """What was decided and why, oldest first."""
-        return self.archive.decisions(self.study.name)
+        """What was decided and why, oldest first; of a look at the test set not what was seen."""
+        return [sealed(decision) for decision in self.archive.decisions(self.study.name)]
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a trial: number, state, value, sd, n (seeds that count), baseline, batch, then a column a param."""

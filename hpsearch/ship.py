@@ -102,6 +102,7 @@ def reveal(
     reason: str,
     files: Path,
     sealed: Callable[[Sequence[RunKey]], Mapping[RunKey, Mapping[str, float]]],
+    via: str = "",
 ) -> Look:
     """Look at the test set through the confirmed winner of a study, and write it down.
 
@@ -116,6 +117,7 @@ def reveal(
         reason: why, in the user's words.
         files: the folder of the study's files.
         sealed: gives the sealed metrics of runs.
+        via: through what the user looks, recorded beside their name; empty: the command line.
 
     Raises:
         UsageError: the trial is not the one that a race, which is over, has chosen; nothing is there to look at.
@@ -150,7 +152,7 @@ def reveal(
     look = Look(
         trial=number,
         number=len(looks(decisions)) + 1,
-        who=_who(),
+        who=f"{_who()} via {clean(via)}" if via else _who(),
         when=time.time(),
         reason=clean(reason),
         metrics={name: spread([table[name] for table in tables.values() if name in table]) for name in names},

@@ -44,7 +44,7 @@ ROOMS = {
     "pyarrow": ["export.py"],
     "scipy": ["points.py", "verdict.py"],
     "statsmodels": ["verdict.py"],
-    "pydantic": ["options.py"],
+    "pydantic": ["options.py", "dashboard/api/asked.py"],
     "pydantic_core": ["dashboard/api/answer.py"],
     "yaml": ["document.py"],
     "cyclopts": ["cli/"],

@@ -29,6 +29,7 @@ def ship(
     reveal_test: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     reason: str | None = None,
     files: Path | None = None,
+    via: Annotated[str, Parameter(show=False)] = "",
     common: Common = COMMON,
 ) -> int:
     """Say whether a trial is one to ship: a checklist, and on request its value on the sealed test set.
@@ -42,6 +43,7 @@ def ship(
         reveal_test: Look at the test set.
         reason: Why, with --reveal-test.
         files: Where the study's files are, if it was run with --files.
+        via: Through what the user looks; recorded.
     """
     from hpsearch.actions import chosen, reveal
     from hpsearch.ship import checklist, looks
@@ -64,7 +66,7 @@ def ship(
     checks, race = checklist(study, summary, archive, trial.number)
     look = None
     if reveal_test:
-        look = reveal(common.database, study.name, reason=reason or "", trial=trial.number, files=files)
+        look = reveal(common.database, study.name, reason=reason or "", trial=trial.number, files=files, via=via)
     seen = looks(archive.decisions(study.name))
     if common.json:
         out_json(_json(f"{study.name}/{trial.number}", dict(trial.params), checks, seen, look))

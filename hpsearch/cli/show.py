@@ -25,6 +25,7 @@ from hpsearch.cli.terminal import (
     spread_text,
 )
 from hpsearch.errors import UsageError
+from hpsearch.further import sealed
 from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Run, Stage, State, Trial, best_trials
 
@@ -66,9 +67,8 @@ def show(
         if yaml:
             print(_own_text(study), end="")
         elif common.json:
-            out_json(
-                {"schema": 1, **summary_json(study), "decisions": [asdict(d) for d in archive.decisions(study.name)]}
-            )
+            decisions = [asdict(sealed(decision)) for decision in archive.decisions(study.name)]
+            out_json({"schema": 1, **summary_json(study), "decisions": decisions})
         else:
             _show_study(study, trials, archive.decisions(study.name))
         return

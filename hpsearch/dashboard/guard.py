@@ -136,7 +136,7 @@ class Guard:
         return None
 
     def _told(self, scope: Scope, headers: Headers, refused: Refused) -> Response:
-        page = problem.wants_page(scope["path"], headers.get("accept", ""))
+        page = problem.wants_page(scope["path"], headers.get("accept", ""), scope["method"])
         theme = cookie_parser(headers.get("cookie", "")).get("theme", "")
         if page and refused.ask and scope["method"] == "GET":
             return login.page(scope, self._access, refused.details)

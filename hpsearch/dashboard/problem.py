@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
@@ -33,6 +33,7 @@ from hpsearch.errors import (
     StudyError,
     StudyHeldError,
     UsageError,
+    shown,
 )
 
 LOG = logging.getLogger("hpsearch.dashboard")
@@ -75,6 +76,15 @@ class Details:
         return said | {"hint": redact(self.hint)}
 
 
+@final
+class Problem(Exception):
+    """A problem that an endpoint answers with."""
+
+    def __init__(self, details: Details) -> None:
+        super().__init__(details.detail)
+        self.details = details
+
+
 def redact(text: str) -> str:
     """A text without the passwords of addresses in it, and without what ``password=`` and the like give."""
     return _SECRETS.sub(r"\1***", _CREDENTIALS.sub(r"\1:***@", text))
@@ -95,9 +105,54 @@ def of_unexpected(error: BaseException) -> Details:
     return Details(status=500, detail=f"something unexpected went wrong (error {number})", hint=hint)
 
 
-def wants_page(path: str, accept: str) -> bool:
-    """Whether the answer is for a person: pages are, programs ask below ``/api/``."""
-    return "text/html" in accept and not path.startswith("/api/")
+def of_invalid(errors: Sequence[Mapping[str, Any]]) -> Details:
+    """Fields that cannot be so: each by name, with its value; the way out of the first.
+
+    Args:
+        errors: as pydantic tells of them: ``loc``, ``msg``, ``type``, ``input``, ``ctx``.
+    """
+    told = [f"{_named(found)}: {_wrong(found)}" for found in errors]
+    hint = _way_out(errors[0]) if errors else ""
+    return Details(status=422, detail="; ".join(told)[:2000], hint=hint)
+
+
+def _named(found: Mapping[str, Any]) -> str:
+    """``limit``: the place among query, path and body is said only where there is no name."""
+    return ".".join(map(str, found["loc"][1:] or found["loc"]))
+
+
+def _wrong(found: Mapping[str, Any]) -> str:
+    if found["type"] == "missing":
+        return "it is missing"
+    if found["type"] == "extra_forbidden":
+        return "there is no such field"
+    words = str(found["msg"]).removeprefix("Input ").removeprefix("Value error, ")
+    return f"it {words}, and is {shown(found['input'])}"
+
+
+def _way_out(found: Mapping[str, Any]) -> str:
+    name, said = _named(found), found.get("ctx") or {}
+    most = said.get("le", said.get("max_length"))
+    least = said.get("ge", said.get("min_length"))
+    ways = {
+        "missing": f"{name}=...",
+        "literal_error": f"one of {said.get('expected', '')}",
+        "less_than_equal": f"{name}={most} is the most",
+        "greater_than_equal": f"{name}={least} is the least",
+        "string_too_long": f"up to {most} characters",
+        "too_long": f"give it up to {most} times",
+        "int_parsing": f"a whole number: {name}=10",
+        "float_parsing": f"a number: {name}=0.1",
+        "bool_parsing": f"{name}=true or {name}=false",
+        "datetime_from_date_parsing": f"{name}=2026-01-31T12:00:00Z",
+        "datetime_parsing": f"{name}=2026-01-31T12:00:00Z",
+    }
+    return ways.get(found["type"], "/api/v1/openapi.json says what may be asked")
+
+
+def wants_page(path: str, accept: str, method: str = "GET") -> bool:
+    """Whether the answer is for a person: pages are, programs ask below ``/api/``, where our pages' forms post to."""
+    return "text/html" in accept and (method == "POST" or not path.startswith("/api/"))
 
 
 def answer(details: Details, *, page: bool, theme: str = "") -> Response:
@@ -121,7 +176,7 @@ def install(app: FastAPI) -> None:
     """Errors of endpoints become problems. What is unexpected, the guard handles (``of_unexpected``)."""
 
     def told(request: Request, details: Details) -> Response:
-        page = wants_page(request.url.path, request.headers.get("accept", ""))
+        page = wants_page(request.url.path, request.headers.get("accept", ""), request.method)
         return answer(details, page=page, theme=request.cookies.get("theme", ""))
 
     async def ours(request: Request, error: Exception) -> Response:
@@ -133,9 +188,11 @@ def install(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        wrong = [f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
-        hint = "/api/v1/openapi.json says what may be asked"
-        return told(request, Details(status=422, detail="; ".join(wrong)[:2000], hint=hint))
+        return told(request, of_invalid(error.errors()))
+
+    async def problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return told(request, error.details)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -146,5 +203,6 @@ def install(app: FastAPI) -> None:
         return told(request, Details(status=error.status_code, detail=detail, headers=headers))
 
     app.add_exception_handler(HpsearchError, ours)
+    app.add_exception_handler(Problem, problem)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+
+import hpsearch as hp
 
 TRAIN = """
 import random
@@ -71,8 +74,16 @@ def test_from_a_search_to_a_look_at_the_test_set(study: str, folder: Path, hpsea
         ["loss", "validation"],
         ["test_loss", "test"],
     ]
-    again = hpsearch("ship", "verdict", "--reveal-test", "--reason", "again")
+    for told in (
+        json.loads(hpsearch("show", "verdict", "--json").out)["decisions"],
+        [asdict(one) for one in hp.load("verdict").decisions],
+    ):
+        [look] = [one for one in told if one["kind"] == "reveal"]
+        assert look["reason"] == "the paper's table"
+        assert set(look["details"]) == {"look", "who", "when", "validation"}
+    again = hpsearch("ship", "verdict", "--reveal-test", "--reason=--files=/x", "--via", "dashboard", "-q")
     assert "it is look 2" in again.err
+    assert "via dashboard: --files=/x" in " ".join(again.err.split())
     assert json.loads(hpsearch("ship", "verdict", "--json", "-q").out)["looks"] == 2
     assert hpsearch("verify", "verdict").code == 0
 

@@ -77,9 +77,12 @@ def test_another_trial_is_not_offered_the_test_set(raced: tuple[hp.Study, str, i
     assert door.get("/s/s/ship?t=44").status_code == 404
 
 
-def test_where_actions_are_allowed_there_is_a_form(raced: tuple[hp.Study, str, int], door: TestClient) -> None:
-    door.app.state.allow_actions = True  # type: ignore[attr-defined]
-    page = door.get("/s/s/ship").text
+def test_who_may_act_gets_a_form(raced: tuple[hp.Study, str, int]) -> None:
+    access = Access(allow_actions=True)
+    with TestClient(make_app(Record(raced[1]), access), base_url="http://127.0.0.1:8787") as door:
+        assert 'method="post"' not in door.get("/s/s/ship").text
+        door.cookies.set("hpsearch-session-8787", access.new_session(), domain="127.0.0.1")
+        page = door.get("/s/s/ship").text
     assert 'method="post" action="/api/v1/studies/s/reveal-test"' in page
     assert f'name="trial" value="{raced[2]}"' in page
 

@@ -1,12 +1,13 @@
 """``/api/v1``: a file a noun. The pages use nothing else.
 
 ``models`` and ``conclusions`` are what answers look like, ``shapes`` makes plain data of the record's,
-``answer`` is what all answers have in common, ``schema`` is how OpenAPI tells of them.
+``answer`` is what all answers have in common, ``asked`` what actions are asked, ``looking`` how the test set is looked
+at, ``schema`` is how OpenAPI tells of them.
 """
 
 from __future__ import annotations
 
-from hpsearch.dashboard.api import compare, figures, history, importance, metrics, runs, studies, trials
+from hpsearch.dashboard.api import actions, compare, figures, history, importance, metrics, runs, studies, trials
 from hpsearch.dashboard.api.answer import PROBLEMS
 from hpsearch.dashboard.api.schema import describe
 
@@ -21,4 +22,5 @@ ROUTERS = (
     history.router,
     figures.router,
     metrics.router,
+    actions.router,
 )

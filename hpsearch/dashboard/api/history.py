@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -25,7 +25,7 @@ from hpsearch.dashboard.api.models import BestTrial
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import TheView
 from hpsearch.errors import UsageError
-from hpsearch.further import REVEAL
+from hpsearch.further import sealed
 from hpsearch.parameter import Categorical
 from hpsearch.strategy import Decision
 from hpsearch.trial import Run, State, Trial, best_trials
@@ -186,13 +186,8 @@ def decisions(
 def decisions_of(view: View, kind: str | None = None) -> Decisions:
     """The decisions; of a look at the test set that it was, by whom and why, and not what was seen."""
     made = [
-        DecisionTold(kind=d.kind, subject=d.subject, reason=d.reason, details=_open(d), batch=d.batch)
+        DecisionTold(kind=d.kind, subject=d.subject, reason=d.reason, details=sealed(d).details, batch=d.batch)
         for d in view.decisions
         if kind is None or d.kind == kind
     ]
     return Decisions(study=view.name, decisions=made)
-
-
-def _open(decision: Decision) -> dict[str, Any]:
-    sealed = ("test",) if decision.kind == REVEAL else ()
-    return {name: value for name, value in decision.details.items() if name not in sealed}

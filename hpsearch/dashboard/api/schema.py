@@ -23,6 +23,7 @@ TAGS = [
     {"name": "trials", "description": "Settings of the hyperparameters, and their runs with one seed each."},
     {"name": "comparison", "description": "Whether one beats another, and how sure that is."},
     {"name": "figures", "description": "The pictures of the pages, as plotly's JSON or as tables."},
+    {"name": "actions", "description": "What may be changed, where the server was started with `--allow-actions`."},
     {"name": "live", "description": "What has changed."},
 ]
 

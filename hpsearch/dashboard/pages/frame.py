@@ -14,8 +14,10 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from hpsearch import __version__
+from hpsearch.dashboard.access import Role
 from hpsearch.dashboard.query import Filter
 from hpsearch.dashboard.record import View
+from hpsearch.dashboard.wanted import record_of
 from hpsearch.written import ago, duration, number, setting_text, spark
 
 #: the tabs of a study: (path below it, word)
@@ -30,6 +32,16 @@ TABS = (
     ("workers", "Workers"),
     ("ship", "Ship"),
 )
+
+
+#: what a page says after one of its forms was sent, by the word in its address
+DONE = {
+    "note": "The note is written.",
+    "tag": "The tag is written.",
+    "stop": "It was asked to stop, and ends the runs in flight first.",
+    "idle": "It was not running, so there was nothing to stop.",
+    "look": "The test set was looked at; the look is on record.",
+}
 
 
 def _environment() -> jinja2.Environment:
@@ -89,6 +101,9 @@ def study_page(
         wanted=wanted,
         filters=_filters(wanted.sound) if wanted else "",
         revision=view.revision,
+        may_act=Role.ACT in request.state.granted,
+        done=DONE.get(request.query_params.get("done", ""), ""),
+        db_option=record_of(request).db_option,
         api=f"/api/v1/studies/{quote(view.name, safe='')}",
         root=f"/s/{quote(view.name, safe='')}",
         **values,

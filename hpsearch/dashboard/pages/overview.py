@@ -23,6 +23,8 @@ router = APIRouter(include_in_schema=False)
 TOP = 10
 #: notes that are shown, the newest
 NOTES = 10
+#: tags that are shown, those of the study first
+TAGS = 40
 
 
 @final
@@ -57,6 +59,7 @@ def overview(request: Request, view: TheView, source: TheSource, wanted: TheFilt
         top=top,
         shown=len(source.subject.trials),
         notes=list(view.summary.notes)[-NOTES:][::-1],
+        tags=[*((view.name, word) for word in view.summary.tags), *view.summary.trial_tags][:TAGS],
     )
 
 

@@ -91,5 +91,4 @@ def ship(
         found=found,
         number=number,
         may_reveal=found is not None and found.race is not None and found.race.chosen == number,
-        allow_actions=bool(getattr(request.app.state, "allow_actions", False)),
     )

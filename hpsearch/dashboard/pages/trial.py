@@ -75,6 +75,7 @@ def trial(request: Request, record: TheRecord, view: TheView, number: TheNumber)
         around=surroundings(found.runs),
         failures=failures(found.runs),
         notes=[(said, text) for said, text in view.summary.notes if _is_about(said, view.name, number)],
+        tags=[(said, word) for said, word in view.summary.trial_tags if _is_about(said, view.name, number)],
         decisions=decisions_about(view.decisions, number),
         previous=number - 1 if number else None,
         following=number + 1 if number + 1 < len(view.trials) else None,
