@@ -9,8 +9,9 @@ from typing import Any, final
 import plotly.graph_objects as go
 
 from hpsearch.figures import theme
-from hpsearch.figures.subject import Subject, params_text, seeds_of, some
+from hpsearch.figures.subject import Subject, params_text, some
 from hpsearch.trial import State
+from hpsearch.verdict import Spread, spread
 
 TITLE = "Best so far"
 POINTS = 900
@@ -36,9 +37,8 @@ class Step:
 
     trial: int
     value: float
-    #: standard deviation over its seeds, and how many; None for one seed
-    sd: float | None
-    n: int
+    #: over its seeds: what the value is the mean of, and the interval for it
+    spread: Spread
 
 
 @final
@@ -62,7 +62,8 @@ def data(subject: Subject) -> Data:
         if trial.state is not State.COMPLETE or trial.value is None:
             continue
         if not steps or subject.direction.better(trial.value, steps[-1].value):
-            steps.append(Step(trial=trial.number, value=trial.value, sd=trial.sd, n=seeds_of(trial)))
+            found = spread(list(trial.values().values()))
+            steps.append(Step(trial=trial.number, value=trial.value, spread=found))
     shown, note = some(subject.ended, POINTS, subject.direction)
     points = [
         Point(
@@ -81,13 +82,13 @@ def data(subject: Subject) -> Data:
 
 
 def figure(found: Data) -> go.Figure:
-    """Dots for trials, a line for the best so far; its band is one standard deviation over seeds."""
+    """Dots for trials, a line for the best so far; its band is the 95 % interval for its mean over seeds."""
     if not found.points:
         return theme.empty(TITLE, "no trial has ended yet")
     values = [p.value for p in found.points if p.value is not None]
-    banded = any(step.sd is not None for step in found.steps)
+    banded = any(step.spread.low is not None for step in found.steps)
     said = [
-        "band: ± 1 standard deviation over seeds" if banded else "one seed: no spread is known",
+        "band: 95 % interval over seeds (t)" if banded else "one seed: no spread is known",
         found.note,
     ]
     drawn = theme.new(TITLE, "; ".join(filter(None, said)))
@@ -101,8 +102,8 @@ def figure(found: Data) -> go.Figure:
     for trace in _best(found, banded):
         drawn.add_trace(trace)
     drawn.update_xaxes(**theme.axis("trial"))
-    ends = [step.value - (step.sd or 0.0) for step in found.steps]
-    drawn.update_yaxes(**theme.value_axis(found.metric, [*values, *(end for end in ends if end > 0)]))
+    lows = [step.spread.low for step in found.steps if step.spread.low is not None and step.spread.low > 0]
+    drawn.update_yaxes(**theme.value_axis(found.metric, [*values, *lows]))
     return drawn
 
 
@@ -145,15 +146,15 @@ def _best(found: Data, banded: bool) -> list[Any]:
     line.update(hovertemplate="best so far %{y:.4g}<extra></extra>")
     if not banded:
         return [line]
-    spread = [step.sd or 0.0 for step in found.steps for _ in range(2)]
+    lows = [step.value if step.spread.low is None else step.spread.low for step in found.steps for _ in range(2)]
+    highs = [step.value if step.spread.high is None else step.spread.high for step in found.steps for _ in range(2)]
     band = go.Scatter(
         x=xs + xs[::-1],
-        y=[y + s for y, s in zip(ys, spread, strict=True)]
-        + [y - s for y, s in zip(reversed(ys), reversed(spread), strict=True)],
+        y=highs + lows[::-1],
         fill="toself",
         fillcolor=theme.faint(theme.INK, 0.15),
         line={"width": 0},
         hoverinfo="skip",
-        name="± 1 sd over seeds",
+        name="95 % interval over seeds",
     )
     return [band, line]

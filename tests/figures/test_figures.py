@@ -152,13 +152,23 @@ def test_what_is_left_out_is_said_and_the_best_is_kept() -> None:
 def test_history_steps_down_with_its_spread() -> None:
     trials = [trial(0, 0.9, baseline=True), trial(1, None, state=State.DIVERGED), trial(2, 0.5), trial(3, 0.7)]
     found = history.data(study(trials))
-    assert [(s.trial, s.value, s.sd, s.n) for s in found.steps] == [(0, 0.9, 0.01, 3), (2, 0.5, 0.01, 3)]
+    assert [(s.trial, s.value, s.spread.n, s.spread.method) for s in found.steps] == [
+        (0, 0.9, 3, "t"),
+        (2, 0.5, 3, "t"),
+    ]
+    half = 4.302652729911275 * 0.01 / 3**0.5  # Student's t with 2 degrees of freedom at 97.5 %
+    assert [(s.spread.low, s.spread.high) for s in found.steps] == [
+        pytest.approx((value - half, value + half))
+        for value in (0.91, 0.51)  # the mean of its runs
+    ]
     assert [(p.trial, p.value, p.state) for p in found.points][1] == (1, None, "diverged")
     names = [trace.name for trace in history.figure(found).data]
-    assert "± 1 sd over seeds" in names
+    assert "95 % interval over seeds" in names
+    band = history.figure(found).data[names.index("95 % interval over seeds")]
+    assert (max(band.y), min(band.y)) == pytest.approx((0.91 + half, 0.51 - half))
     assert any(name.startswith("diverged") for name in names)
     alone = history.figure(history.data(study([trial(0, 0.9, seeds=(0,)), trial(1, 0.5, seeds=(0,))])))
-    assert "± 1 sd over seeds" not in [trace.name for trace in alone.data]
+    assert "95 % interval over seeds" not in [trace.name for trace in alone.data]
     assert "one seed" in alone.layout.title.text
     up = history.data(study(trials, direction=Direction.MAXIMIZE))
     assert [s.trial for s in up.steps] == [0]
