@@ -213,11 +213,12 @@ def chances(found: Sequence[Search], direction: Direction) -> list[tuple[Search,
 
 
 def origin_differences(studies: Sequence[StudySummary], trials: Sequence[Trial]) -> list[Difference]:
-    """Code, commit, seed of the data's split, machine and versions in which these trials differ, as recorded."""
+    """Code, data, commit, seed of the data's split, machine and versions in which these trials differ, as recorded."""
     columns = []
     for summary, trial in zip(studies, trials, strict=True):
         stored = [run.environment for run in trial.runs if run.environment is not None]
         seen = {"code": summary.code_hash[:12], "split seed": str(summary.spec.get("seed", ""))}
+        seen["data"] = ", ".join(dict.fromkeys(e.data for e in stored if e.data))
         for name in ("git_commit", "python", "torch", "device", "machine"):
             seen[name.replace("_", " ")] = ", ".join(dict.fromkeys(str(getattr(e, name)) for e in stored))
         seen |= {name: version for e in stored for name, version in e.packages.items()}

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
@@ -244,7 +244,7 @@ class _Listener:
         on_done: Callable[[Comparison], None],
         code: str,
     ) -> None:
-        self._metric, self._folder, self._tolerance = study.metric, study.objective.folder, tolerance
+        self._metric, self._tolerance = study.metric, tolerance
         self._stored = {each.run.key: each for each in stored}
         self._points: dict[RunKey, dict[tuple[int | None, str], float]] = {key: {} for key in self._stored}
         #: how the training code has changed; empty where it has not
@@ -288,12 +288,7 @@ class _Listener:
 
     def _changed(self, stored: Environment | None, last: Finished | PausedReport | Lost) -> list[str]:
         """What is not as it was around a run, in words."""
-        now = last.environment if isinstance(last, Finished) else None
-        if stored is not None and isinstance(last, PausedReport):
-            from hpsearch.training.environment import environment  # torch: seconds, so only where it tells something
-
-            # The report of a pause does not say where it was; only the device cannot be told from here.
-            now = replace(environment(self._folder, "cpu"), device=stored.device)
+        now = None if isinstance(last, Lost) else last.environment
         return _differences(stored, now) if stored and now else []
 
     def _points_now(self, stored: StoredRun, last: Finished | PausedReport | Lost) -> Points:
@@ -387,6 +382,8 @@ def _differences(stored: Environment, now: Environment) -> list[str]:
     pairs = {name: (getattr(stored, name), getattr(now, name)) for name in ("torch", "device", "machine", "python")}
     pairs |= {name: (stored.packages.get(name, "none"), now.packages.get(name, "none")) for name in names}
     pairs["commit"] = _commit(stored), _commit(now)
+    if stored.data and now.data:
+        pairs["data"] = stored.data, now.data
     return [f"{name} {a} stored, {b} now" for name, (a, b) in pairs.items() if a != b]
 
 

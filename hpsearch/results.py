@@ -197,6 +197,7 @@ def run_rows(trial: Trial) -> list[dict[str, Any]]:
                 "device": environment.device if environment else "",
                 "torch": environment.torch if environment else "",
                 "git_commit": environment.git_commit if environment else "",
+                "data": environment.data if environment else "",
                 "baseline": trial.baseline,
                 "batch": trial.batch,
                 **_columns(trial.params),
@@ -208,7 +209,7 @@ def run_rows(trial: Trial) -> list[dict[str, Any]]:
 #: columns of frames and files that are no hyperparameter
 TAKEN = {
     "number", "trial", "state", "value", "sd", "n", "seed", "repeat", "stage", "reason", "seconds", "batch", "baseline",
-    "best_epoch", "last_epoch", "attempt", "worker", "device", "torch", "git_commit",
+    "best_epoch", "last_epoch", "attempt", "worker", "device", "torch", "git_commit", "data",
 }  # fmt: skip
 
 

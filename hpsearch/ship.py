@@ -88,6 +88,7 @@ def checklist(
         _not_at_an_edge(study.search_space, trials, trial, study.direction),
         _healthy(archive, study.name, trial),
         _same_code(study.objective, summary, trial),
+        _same_data(trial, _compared(trials, trial, race, study.direction)),
     ]
     return checks, race
 
@@ -241,14 +242,25 @@ def _beats_baseline(trials: Sequence[Trial], trial: Trial, race: Confirmation | 
     return Check(name=name, holds=all(one.beats for one in found), words="; ".join(one.words for one in found))
 
 
-def _beats_runner_up(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> Check:
-    name = "beats the runner-up, or is cheaper"
+def _runner_up(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> Trial | None:
     others = [one.trial for one in race.contenders] if race else [t for t in trials if t.values()]
     others = [one for one in others if one.number != trial.number and _values(one, race)]
-    if not others:
-        return Check(name=name, holds=None, words="there is no other trial")
     sign = 1.0 if direction is Direction.MINIMIZE else -1.0
-    second = min(others, key=lambda one: sign * statistics.fmean(_values(one, race).values()))
+    return min(others, key=lambda one: sign * statistics.fmean(_values(one, race).values()), default=None)
+
+
+def _compared(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> list[Trial]:
+    """The other trials that the checks hold it against."""
+    second = _runner_up(trials, trial, race, direction)
+    others = [one for one in trials if one is second or (one.baseline and _values(one, race))]
+    return [one for one in others if one.number != trial.number]
+
+
+def _beats_runner_up(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> Check:
+    name = "beats the runner-up, or is cheaper"
+    second = _runner_up(trials, trial, race, direction)
+    if second is None:
+        return Check(name=name, holds=None, words="there is no other trial")
     found = _against(trial, second, race, direction)
     if found.beats:
         return Check(name=name, holds=True, words=found.words)
@@ -317,6 +329,29 @@ def _same_code(objective: ObjectiveAddress, summary: StudySummary, trial: Trial)
     if any(one.git_dirty for one in environments):
         changes.append("there were uncommitted changes")
     return Check(name=name, holds=not changes, words="; ".join(changes) or "in all its runs, and now")
+
+
+def _same_data(trial: Trial, others: Sequence[Trial]) -> Check:
+    name = "same data"
+    seen = {
+        one.number: {run.environment.data for run in one.runs if run.environment is not None and run.environment.data}
+        for one in (trial, *others)
+    }
+    every = set().union(*seen.values())
+    if not every:
+        return Check(name=name, holds=None, words="unknown: only the runs of a TrainingTask say what they were given")
+    several = [f"#{number}'s runs saw {len(data)} data sets" for number, data in seen.items() if len(data) > 1]
+    if several:
+        return Check(name=name, holds=False, words="; ".join(several))
+    if len(every) > 1:
+        told = ", ".join(f"#{number} {next(iter(data))}" for number, data in seen.items() if data)
+        why = "either data() reads a hyperparameter, or the data have changed"
+        return Check(name=name, holds=None, words=f"{told}: {why}")
+    silent = [f"#{number}" for number, data in seen.items() if not data]
+    if silent:
+        return Check(name=name, holds=None, words=f"unknown of {', '.join(silent)}")
+    what = ", ".join(f"#{one.number}" for one in others)
+    return Check(name=name, holds=True, words=f"{every.pop()}, as in {what}" if what else every.pop())
 
 
 def facts(look: Look) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Checkpoint:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
-    """Where a run was trained. No environment variables, no secrets."""
+    """Where a run was trained, and on which data. No environment variables, no secrets."""
 
     python: str
     torch: str
@@ -113,6 +113,8 @@ class Environment:
     git_dirty: bool = False
     #: name -> version, of the packages that decide a result
     packages: Mapping[str, str] = field(default_factory=dict)
+    #: 16 hexadecimal digits of a sha256 over a task's data; empty for a plain function, and where it is not known
+    data: str = ""
 
 
 @final

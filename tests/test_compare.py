@@ -81,12 +81,13 @@ def test_one_study_of_a_strategy_that_learns_says_nothing_of_chances():
 
 
 def test_where_they_come_from():
-    here = Environment(python="3.12", torch="2.11", device="cpu", machine="x", packages={"numpy": "2.4"})
-    there = replace(here, packages={"numpy": "2.5"}, device="cuda:0")
+    here = Environment(python="3.12", torch="2.11", device="cpu", machine="x", packages={"numpy": "2.4"}, data="a" * 16)
+    there = replace(here, packages={"numpy": "2.5"}, device="cuda:0", data="b" * 16)
     trials = [Trial(number=0, params={}, runs=(run(0, 0, 1.0, environment=e),)) for e in (here, there)]
     rows = origin_differences([study("a", code="1" * 64), study("b", code="2" * 64)], trials)
     assert {row.name: tuple(row.values) for row in rows} == {
         "code": ("1" * 12, "2" * 12),
+        "data": ("a" * 16, "b" * 16),
         "device": ("cpu", "cuda:0"),
         "numpy": ("2.4", "2.5"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,9 +21,9 @@ from hpsearch.errors import UsageError
 from hpsearch.further import CONFIRMED, RACE, REVEAL
 from hpsearch.launch import Place
 from hpsearch.settings import files_folder
-from hpsearch.ship import checklist, looks, reveal
+from hpsearch.ship import _same_data, checklist, looks, reveal
 from hpsearch.stores.sql import open_archive, open_store, sealed_metrics
-from hpsearch.trial import RunKey, Stage, State
+from hpsearch.trial import Environment, Run, RunKey, Stage, State, Trial
 from hpsearch.verify import verify
 
 OBJECTIVES = Path(__file__).parent / "objectives"
@@ -188,10 +189,33 @@ def test_the_checklist_says_what_the_record_says(raced):
     assert said["not at an edge of its range"] is True  # a categorical has no edge
     assert said["healthy layers"] is None
     assert said["same code and software"] is not None
+    assert said["same data"] is None  # a plain function's are its own
     worst = next(trial.number for trial in archive.trials("s") if trial.params["lr"] == 0.1)
     loser = {check.name: check.holds for check in checklist(study, archive.study("s"), archive, worst)[0]}
     assert loser["confirmed on fresh seeds"] is False
     assert loser["beats the runner-up, or is cheaper"] is False
+
+
+@pytest.mark.parametrize(
+    ("ours", "others", "holds", "words"),
+    [
+        (["a", "a"], ["a"], True, "a, as in #1"),
+        (["a", "b"], ["a"], False, "#0's runs saw 2 data sets"),
+        (["a"], ["b", "a"], False, "#1's runs saw 2 data sets"),
+        (["a"], ["b"], None, "#0 a, #1 b: either data\\(\\) reads a hyperparameter, or the data have changed"),
+        (["a"], [""], None, "unknown of #1"),
+        ([""], [None], None, "unknown: only the runs of a TrainingTask"),
+        (["a", None], None, True, "a"),
+    ],
+)
+def test_the_same_data_is_what_the_runs_say(ours, others, holds, words):
+    def trial(number, seen):
+        where = [None if d is None else Environment(python="", torch="", device="", machine="", data=d) for d in seen]
+        runs = [Run(key=RunKey(number, seed), environment=one) for seed, one in enumerate(where)]
+        return Trial(number=number, params={}, runs=tuple(runs))
+
+    found = _same_data(trial(0, ours), [] if others is None else [trial(1, others)])
+    assert (found.holds, re.match(words, found.words) is not None) == (holds, True)
 
 
 def test_only_the_confirmed_winner_is_looked_at_and_every_look_is_recorded(raced):

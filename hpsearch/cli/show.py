@@ -223,6 +223,7 @@ def _show_run(study: StudySummary, trial: Trial, run: Run, curves: list[Curve], 
             "machine": machine.machine if machine else "",
             "python": f"{machine.python}, torch {machine.torch}" if machine else "",
             "commit": commit,
+            "data": machine.data if machine else "",
         }
     )
     _params(trial)

@@ -43,6 +43,8 @@ class LiveRun(ActiveRun):
         self.sealed: dict[str, float] = {}
         #: how it is trained, as ``Finished.engine`` says it
         self.engine = f"solo, {device}"
+        #: of the data that it is trained on, as ``Environment.data`` says it
+        self.data = ""
         #: why the run is to end; kept, since training code may swallow what ``report`` raises
         self.ending: Stopped | None = None
         self._metric, self._direction = workload.metric, Direction(workload.direction)

@@ -13,6 +13,7 @@ from torch import Tensor
 from hpsearch.errors import ObjectiveError
 from hpsearch.objective import Data, Split, TrainingTask
 from hpsearch.space import Params
+from hpsearch.training.fingerprint import fingerprint
 from hpsearch.training.precision import dtype_of
 from hpsearch.training.randomness import Purpose, permutation
 from hpsearch.training.recipe import ModelParams
@@ -30,6 +31,8 @@ class Parts:
     validation: Part
     #: a batch as stored -> as the model takes it; None: as it is
     transform: Callable[[Tensor], Tensor] | None = None
+    #: ``fingerprint`` of the data that they were cut from
+    fingerprint: str = ""
 
     @property
     def streamed(self) -> bool:
@@ -69,12 +72,14 @@ def _pairs(task: TrainingTask, data: Data, seed: int, device: str) -> tuple[Part
                  for k, part in enumerate(parts)]  # fmt: skip
     if any(len(part) == 0 for pair in pairs for part in pair):
         raise ObjectiveError(f"data: {len(data.targets)} examples are too few for split {task.split} or folds")
+    seen = fingerprint(data)
     streamed = is_streamed(task.stream, sum(_size(task, data, len(part)) for pair in pairs for part in pair), device)
     return tuple(
         Parts(
             train=_take(task, data, train, device, streamed),
             validation=_take(task, data, validation, device, streamed),
             transform=data.transform,
+            fingerprint=seen,
         )
         for train, validation in pairs
     )

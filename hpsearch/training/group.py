@@ -110,6 +110,7 @@ def prepare_member(
     orders = worker.orders_of(active, workload)
     recipe, given = resolve(task, active.params), ModelParams(active.params)
     parts = prepare(task, workload.seed, device, given)
+    active.data = parts[0].fingerprint
     models = []
     for part in parts:
         before = dict(vars(task))

@@ -20,11 +20,12 @@ from hpsearch.executor import Assignment
 from hpsearch.objective import TrainingTask, Workload
 from hpsearch.training.active import LiveRun, number_of, split_sealed, what_is
 from hpsearch.training.course import Orders, Outcome
+from hpsearch.training.data import prepare
 from hpsearch.training.environment import environment
 from hpsearch.training.guard import clean_process, seed_everything
 from hpsearch.training.load import TrainingFunction, load
 from hpsearch.training.precision import noted
-from hpsearch.training.recipe import resolve
+from hpsearch.training.recipe import ModelParams, resolve
 from hpsearch.training.solo import train
 from hpsearch.trial import LONGEST_NAME, Direction, Finished, PausedReport, Report, State
 
@@ -85,7 +86,7 @@ def signed(last: Last, active: LiveRun, seconds: float, workload: Workload, engi
         seconds=seconds,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         engine=engine,
-        environment=environment(workload.objective.folder, active.device),
+        environment=replace(environment(workload.objective.folder, active.device), data=active.data),
     )
     if isinstance(last, PausedReport):
         return last
@@ -137,6 +138,8 @@ def _train(task: TrainingTask, active: LiveRun, workload: Workload) -> Outcome:
         if limit is not None and time.monotonic() - began > limit:
             raise _TooLongError(f"ran longer than {limit:g} s")
 
+    # Kept for ``train``; here because a run that is pruned, paused or diverges has seen data as well.
+    active.data = prepare(task, workload.seed, active.device, ModelParams(active.params))[0].fingerprint
     return train(task, active.params, orders_of(active, workload), tell)
 
 

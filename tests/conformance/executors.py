@@ -11,6 +11,8 @@ import pytest
 from hpsearch.errors import ExecutorError
 from hpsearch.executor import Assignment, Executor
 from hpsearch.objective import ObjectiveAddress, Workload
+from hpsearch.training.fingerprint import fingerprint
+from hpsearch.training.load import load
 from hpsearch.trial import EpochReport, Finished, Grouped, Lost, PausedReport, Report, RunKey, State
 
 OBJECTIVES = Path(__file__).parents[1] / "objectives"
@@ -211,6 +213,8 @@ class ExecutorConformance(ABC):
         executor.stop([RunKey(0, 0)])
         finished = ends(drive(executor, [assignment(t) for t in range(4)], work))
         assert {(last.state, last.last_epoch) for last in finished} == {(State.COMPLETE, 2)}
+        seen = fingerprint(load(work.objective).data()) if kind == "task" else ""
+        assert {last.environment.data for last in [*paused, *finished]} == {seen}
 
     def test_a_group_is_alone(self, wide, tmp_path):
         work = task("Line", tmp_path, 4)

@@ -15,7 +15,14 @@ EPOCH = EpochReport(
     run=RUN, attempt=2, epoch=4, metrics={"loss": 0.5, "accuracy": math.inf}, epochs=9, layers={"0": (1.0, 2.0)}
 )
 ENVIRONMENT = Environment(
-    python="3.11", torch="2.13", device="cpu", machine="x", git_commit="abc", git_dirty=True, packages={"torch": "2.13"}
+    python="3.11",
+    torch="2.13",
+    device="cpu",
+    machine="x",
+    git_commit="abc",
+    git_dirty=True,
+    packages={"torch": "2.13"},
+    data="0123456789abcdef",
 )
 PAUSED = PausedReport(
     run=RUN, attempt=1, epoch=4, seconds=2.5, worker="host:2", engine="vmap, cpu", environment=ENVIRONMENT

@@ -154,6 +154,7 @@ def _lines(environment: Environment) -> dict[str, str]:
         "machine": environment.machine,
         "Python": environment.python,
         "commit": commit or "no git checkout",
+        "data": environment.data,
         **environment.packages,
     }
     return {name: printable(str(text)) for name, text in found.items() if text}
