@@ -5,6 +5,7 @@ a while: the server stays small and quick, and whoever asks too early is told to
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import threading
 from collections import OrderedDict
@@ -85,7 +86,8 @@ class Workshop:
             self._closing.cancel()
         if self._pool is None:
             # Not forked: this process has threads.
-            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_end_with_the_server)
         return self._pool
 
     def _take(self, key: Hashable, of: Hashable, job: Future[Any]) -> None:
@@ -99,6 +101,18 @@ class Workshop:
                 self._closing = threading.Timer(IDLE_S, self.close)
                 self._closing.daemon = True
                 self._closing.start()
+
+
+def _end_with_the_server() -> None:
+    """In the other process: outlive nobody, also one that was killed."""
+    server = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if server is not None:
+            server.join()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _few(subject: Subject) -> list[Trial]:

@@ -21,9 +21,9 @@ DRAWN = "[...document.querySelectorAll('figure[data-figure]')].every((one) => on
 CI = "CI" in os.environ or "README_RAN_IN" in os.environ
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[object]:
-    """The system's browser."""
+    """The system's browser. While it is there, an event loop runs in this thread: so no longer than for a module."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         if CI:
@@ -73,7 +73,8 @@ class Server:
         """End it, and wait for its end."""
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.communicate(timeout=20)
+        self.process.wait(timeout=20)
+        self.process.stdout.close()
 
 
 @contextmanager
