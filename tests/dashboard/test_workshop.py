@@ -10,6 +10,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hpsearch.dashboard import workshop
+from hpsearch.dashboard.access import Access
+from hpsearch.dashboard.app import make_app
+from hpsearch.dashboard.record import Record
 from hpsearch.dashboard.workshop import Workshop
 from hpsearch.pictures import BeingMade
 from tests.dashboard.conftest import answer_of
@@ -61,3 +64,9 @@ def test_a_picture_of_what_mattered_is_said_to_be_on_its_way_and_comes(client: T
     assert first["again"] > 0
     assert answer_of(client, address)["shown"]
     assert "again" not in client.get(address).json()
+
+
+def test_pages_do_not_wait_for_what_mattered(url: str) -> None:
+    for page in ("params", "grid-vs-random?with=fine"):
+        with TestClient(make_app(Record(url), Access()), base_url="http://127.0.0.1:8787") as fresh:
+            assert fresh.get(f"/s/grid/{page}").status_code == 200

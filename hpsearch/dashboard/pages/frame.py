@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -18,6 +20,7 @@ from hpsearch.dashboard.access import Role
 from hpsearch.dashboard.query import Filter
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import record_of
+from hpsearch.pictures import BeingMade, Source
 from hpsearch.written import ago, duration, number, setting_text, spark
 
 #: the tabs of a study: (path below it, word)
@@ -108,6 +111,15 @@ def study_page(
         root=f"/s/{quote(view.name, safe='')}",
         **values,
     )
+
+
+def ranked(source: Source) -> Source:
+    """A source that knows an order of the hyperparameters: the space's, until it is known what mattered."""
+    try:
+        _ = source.order
+    except BeingMade:
+        return replace(source, ranked=partial(list, source.subject.space.searched))
+    return source
 
 
 def card(name: str, title: str, wide: bool = False, **options: Any) -> Mapping[str, Any]:

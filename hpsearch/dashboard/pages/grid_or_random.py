@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.pages.frame import card, study_page
+from hpsearch.dashboard.pages.frame import card, ranked, study_page
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import TheFilter, TheOthers, TheRecord, TheSource, TheView
 from hpsearch.errors import UsageError
@@ -60,7 +60,7 @@ def grid_vs_random(
 ) -> HTMLResponse:
     """The trials projected on one hyperparameter; with another study's beside them."""
     names = list(view.subject.space.searched)
-    axes = axes_of(source, x if x in names else None, y if y in names else None)
+    axes = axes_of(ranked(source), x if x in names else None, y if y in names else None)
     second = next(iter(others), None)
     if second is not None and axes and not {*axes} <= second.subject.space.searched.keys():
         raise UsageError(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.pages.frame import card, study_page
+from hpsearch.dashboard.pages.frame import card, ranked, study_page
 from hpsearch.dashboard.wanted import TheFilter, TheSource, TheView
-from hpsearch.pictures import BeingMade, axes_of
+from hpsearch.pictures import axes_of
 from hpsearch.profile import edges_of
 
 router = APIRouter(include_in_schema=False)
@@ -32,11 +30,8 @@ def params(
     all: Annotated[bool, Query(description="draw every hyperparameter alone")] = False,
 ) -> HTMLResponse:
     """A picture a hyperparameter, their importances, all at once, two together; edges to look beyond."""
-    try:
-        names = source.order
-    except BeingMade:  # until it is known what mattered, in the space's order
-        source = replace(source, ranked=partial(list, source.subject.space.searched))
-        names = source.order
+    source = ranked(source)
+    names = source.order
     known = [name if name in names else None for name in (x, y)]
     axes = axes_of(source, known[0], known[1])
     edges = edges_of(source.subject.space, source.subject.trials, view.direction)
