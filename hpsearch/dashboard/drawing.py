@@ -52,11 +52,6 @@ def said(figure: go.Figure) -> tuple[str, str]:
     return _plain(meta.get("title", "")), _plain(meta.get("note", ""))
 
 
-def marks(figure: go.Figure) -> int:
-    """How many marks it draws."""
-    return sum(max((len(getattr(trace, axis, None) or ()) for axis in ("x", "y")), default=0) for trace in figure.data)
-
-
 def table(figure: go.Figure) -> tuple[list[str], list[list[Any]]]:
     """(heads, rows) of what a figure draws, at most 2,000 rows."""
     layout = figure.to_plotly_json()["layout"]

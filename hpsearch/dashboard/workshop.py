@@ -42,20 +42,20 @@ class Workshop:
 
     def importances(self, key: Hashable, subject: Subject) -> Importances:
         """What mattered, of at most 1,000 trials. Raises what ``made`` does."""
-        given = (subject.space, _few(subject), subject.direction)
-        return self.made(("importances", key), len(subject.ended), importances, *given)
+        return self.made(("importances", key), len(subject.ended), importances, lambda: _given(subject))
 
     def order(self, key: Hashable, subject: Subject) -> list[str]:
         """The searched hyperparameters, those that mattered most first. Raises what ``made`` does."""
-        return self.made(("order", key), len(subject.ended), order, subject.space, _few(subject), subject.direction)
+        return self.made(("order", key), len(subject.ended), order, lambda: _given(subject))
 
-    def made(self, key: Hashable, of: Hashable, make: Callable[..., T], *given: Any) -> T:
+    def made(self, key: Hashable, of: Hashable, make: Callable[..., T], given: Callable[[], tuple[Any, ...]]) -> T:
         """What ``make`` gives; while it is made anew, what it gave before.
 
         Args:
             key: names the thing.
             of: the thing is made anew where this has changed.
-            make: a function of a module; it and what it is given go to another process.
+            make: a function of a module; it goes to another process.
+            given: what it is to be given; asked for only where it is made.
 
         Raises:
             BeingMade: there is nothing yet. What ``make`` raises.
@@ -63,7 +63,7 @@ class Workshop:
         with self._lock:
             known = self._made.get(key)
             if (known is None or known[0] != of) and key not in self._jobs:
-                job = self._jobs[key] = self._open().submit(make, *given)
+                job = self._jobs[key] = self._open().submit(make, *given())
                 job.add_done_callback(lambda job: self._take(key, of, job))
             if known is None:
                 raise BeingMade
@@ -113,6 +113,11 @@ def _end_with_the_server() -> None:
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def _given(subject: Subject) -> tuple[Any, ...]:
+    """What ``importances`` and ``order`` take."""
+    return subject.space, _few(subject), subject.direction
 
 
 def _few(subject: Subject) -> list[Trial]:

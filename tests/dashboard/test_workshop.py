@@ -35,15 +35,15 @@ def test_the_old_is_shown_until_the_new_is_there(monkeypatch: pytest.MonkeyPatch
     shop = Workshop()
     try:
         with pytest.raises(BeingMade):
-            shop.made("a", 1, divmod, 7, 2)
-        assert patiently(lambda: shop.made("a", 1, divmod, 7, 2)) == (3, 1)
-        assert shop.made("a", 2, divmod, 9, 2) == (3, 1)
+            shop.made("a", 1, divmod, lambda: (7, 2))
+        assert patiently(lambda: shop.made("a", 1, divmod, lambda: (7, 2))) == (3, 1)
+        assert shop.made("a", 2, divmod, lambda: (9, 2)) == (3, 1)
         end = time.monotonic() + 30
-        while shop.made("a", 2, divmod, 9, 2) != (4, 1):
+        while shop.made("a", 2, divmod, lambda: (9, 2)) != (4, 1):
             assert time.monotonic() < end
             time.sleep(0.05)
         time.sleep(0.5)  # its process has ended, and another is begun where there is work again
-        assert patiently(lambda: shop.made("b", 1, len, "four")) == 4
+        assert patiently(lambda: shop.made("b", 1, len, lambda: ("four",))) == 4
     finally:
         shop.close()
 
@@ -52,7 +52,7 @@ def test_what_fails_is_said() -> None:
     shop = Workshop()
     try:
         with pytest.raises(ZeroDivisionError):
-            patiently(lambda: shop.made("a", 1, divmod, 7, 0))
+            patiently(lambda: shop.made("a", 1, divmod, lambda: (7, 0)))
     finally:
         shop.close()
 
