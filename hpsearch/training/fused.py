@@ -23,15 +23,16 @@ from hpsearch.training.build import ready
 from hpsearch.training.data import Parts
 from hpsearch.training.diagnostics import lane_norms, means_by_rows
 from hpsearch.training.lane import Lane, Way, orders_of, settings_of, widths
-from hpsearch.training.loss import VALIDATION_BATCH, loss_of
-from hpsearch.training.optim import BUFFERS, Settings, update
+from hpsearch.training.loss import loss_of
+from hpsearch.training.optim import BUFFERS, Settings, spread, update
 from hpsearch.training.precision import output_of
 from hpsearch.training.randomness import Key, Stream, mask_key
 from hpsearch.training.recipe import Recipe
 from hpsearch.training.stack import Rows, Stack
 from hpsearch.training.step import Batch, Step, Steps, compiled
-from hpsearch.training.streaming import Part, batches, stretches
+from hpsearch.training.streaming import Part, batches
 from hpsearch.training.structure import Place
+from hpsearch.training.validation import Validation
 
 
 @final
@@ -53,6 +54,8 @@ class FusedTraining:
         self.stack = Stack(model, slots + 1)
         flat = self.stack.flat
         self._dtype, self.device = flat.dtype, flat.device
+        # Once an epoch, or in each update: there a GPU would read numbers as large as the weights.
+        self._spreads = flat.device.type == "cpu"
         self.buffers = {name: torch.zeros_like(flat) for name in BUFFERS[recipe.optimizer]}
         self.gradient = torch.zeros_like(flat)
         self._best = torch.empty_like(flat)
@@ -61,6 +64,7 @@ class FusedTraining:
         self.lanes: list[Lane] = []
         self.way = Way()
         self.steps = Steps(self._step, self._rows, self.device)
+        self._validation = Validation(task, self.stack, self.steps, self.prepared_for_validation, self.batch_size)
 
     # Lanes come and go
 
@@ -249,9 +253,9 @@ class FusedTraining:
 
         def step(batch: Batch) -> Tensor:
             loss, changed = forward(leaves, batch.masks, batch.rows, batch.extra, batch.shared)
-            self.backward(loss, leaves, k)
+            parts = self._gradients(loss, leaves)
             self.stack.take(changed)
-            change(batch.numbers)
+            change(parts, batch.numbers)
             losses: Tensor = loss.detach()
             return losses
 
@@ -332,62 +336,30 @@ class FusedTraining:
         def form(numbers: Sequence[Any]) -> Tensor:
             return torch.tensor(numbers, dtype=torch.float64).to(self.device, self._dtype)[..., None]
 
-        return settings_of(lanes, count, self.stack.penalised, form)
+        return settings_of(lanes, count, self.stack.penalised if self._spreads else None, form)
 
     def backward(self, loss: Tensor, leaves: Rows, k: int) -> None:
         """The gradient of each lane's loss into ``gradient``."""
+        self.stack.gather(self._gradients(loss, leaves), self.gradient[:k])
+
+    def _gradients(self, loss: Tensor, leaves: Rows) -> list[Tensor]:
+        """Of each parameter, (K, ...)."""
         parts = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True)
-        whole = [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(parts, leaves.values(), strict=True)]
-        self.stack.gather(whole, self.gradient[:k])
+        return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(parts, leaves.values(), strict=True)]
 
-    def _update(self, k: int, numbers: Settings) -> None:
+    def _update(self, k: int, parts: Sequence[Tensor], numbers: Settings) -> None:
         buffers = {name: rows[:k] for name, rows in self.buffers.items()}
-        update(self.optimizer, self.stack.flat[:k], self.gradient[:k], buffers, numbers)
+        numbers = numbers if self._spreads else spread(numbers, self.stack.penalised)
+        gradient = self.stack.gather(parts, self.gradient[:k])
+        update(self.optimizer, self.stack.flat[:k], gradient, buffers, numbers)
 
-    @torch.no_grad()
-    def evaluate(self, split: Part, wanted: Sequence[int]) -> dict[int, dict[str, float]]:
+    def evaluate(self, split: Part, wanted: Sequence[int], *, captured: bool = True) -> dict[int, dict[str, float]]:
         """``val_loss`` and ``val_<metric>`` of the wanted lanes, means over the part's examples."""
-        k = self.width
-        self.stack.form.eval()
-
-        def measure(model: Callable[..., Any], inputs: Tensor, targets: Tensor) -> Any:
-            output = output_of(self.task, model, inputs, lanes=True)
-            return self.numbers(output, targets) if self.way.metrics else output
-
-        forward = self.stack.over_lanes(measure, k, shared=2, chunk=self._chunk(k))
-        views = self.stack.views(self.stack.flat[:k])
-        sums: dict[str, list[Tensor]] = {}
-        sizes = []
-        for batch in stretches(split, VALIDATION_BATCH):
-            targets = batch.targets
-            output, changed = forward(views, [], self.prepared_for_validation(batch.inputs), targets)
-            self.stack.take(changed)
-            table = output if self.way.metrics else self._one_by_one(output, targets, wanted)
-            for name, numbers in table.items():
-                sums.setdefault(name, []).append(numbers)
-            sizes.append(len(targets))
-        means = {name: means_by_rows(torch.stack(numbers), sizes) for name, numbers in sums.items()}
-        places = wanted if self.way.metrics else range(len(wanted))
-        return {j: {name: lanes[at] for name, lanes in means.items()} for j, at in zip(wanted, places, strict=True)}
-
-    def _one_by_one(self, output: Any, targets: Tensor, wanted: Sequence[int]) -> dict[str, Tensor]:
-        """Numbers of a batch, one a wanted lane, where vmap cannot take their code."""
-        tables = [self.numbers(tree_map(lambda t, j=j: t[j], output), targets) for j in wanted]
-        return {name: torch.stack([torch.as_tensor(table[name]) for table in tables]) for name in tables[0]}
+        return self._validation.of(split, self.width, wanted, vmapped=self.way.metrics, captured=captured)
 
     def prepared_for_validation(self, inputs: Tensor) -> Tensor:
         """Inputs as stored -> as the models take them."""
         return ready(self.parts, self._dtype, inputs)
-
-    def _chunk(self, k: int) -> int | None:
-        """Lanes validated at once: on a GPU as many activations as in training; on the CPU all, for their bits."""
-        if self.device.type == "cpu":
-            return None
-        return max(2, -(-k * self.batch_size // VALIDATION_BATCH))
-
-    def numbers(self, output: Any, targets: Tensor) -> dict[str, Any]:
-        numbers = {"loss": self.task.loss(output, targets), **self.task.metrics(output, targets)}
-        return {f"val_{name}": number for name, number in numbers.items()}
 
     def norms(self) -> list[dict[str, tuple[float, float]]]:
         """Of each lane, layer -> (norm of the last gradient, norm of the weights)."""

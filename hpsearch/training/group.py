@@ -79,6 +79,11 @@ class Member:
         """Equal for runs that may be in one group now: where data is streamed, of one seed and at one epoch."""
         return (self.active.seed, self.course.epoch) if self.parts[0].streamed else ()
 
+    @property
+    def steps(self) -> int:
+        """Updates of the whole run, of one fold."""
+        return self.recipe.epochs * -(-len(self.parts[0].train.targets) // self.recipe.batch_size)
+
     def parted(self, level: int) -> Hashable:
         """What lanes must agree in besides: 0 nothing, 1 the floats that torch's layers do not have, 2 all floats."""
         if level == 0:

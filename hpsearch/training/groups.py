@@ -20,6 +20,7 @@ from hpsearch.training.group import Ended, Group, Member, prepare_member
 from hpsearch.training.guard import clean_process, keep_memory
 from hpsearch.training.load import load
 from hpsearch.training.probe import CannotFuse
+from hpsearch.training.step import expect
 from hpsearch.trial import Grouped, Report, RunKey
 
 Send = Callable[[Sequence[Report]], None]
@@ -107,6 +108,7 @@ class _Hand:
         except BaseException:  # noqa: BLE001 - whatever its factory raises, the ordinary way reports it
             self._alone.append((assignment, ""))
         else:
+            expect(member.steps, self._device)
             self._queue(member)
 
     def _queue(self, member: Member) -> None:

@@ -52,11 +52,15 @@ def orders_of(lanes: Sequence[Lane], n: int, device: torch.device, *, shared: bo
 
 
 def settings_of(
-    lanes: Sequence[Lane], count: int, penalised: Tensor, form: Callable[[Sequence[Any]], Tensor]
+    lanes: Sequence[Lane], count: int, penalised: Tensor | None, form: Callable[[Sequence[Any]], Tensor]
 ) -> list[Settings]:
-    """The numbers of the lanes' next ``count`` updates, (K, 1) each; ``form`` makes (..., 1) of numbers (...)."""
+    """The numbers of the lanes' next ``count`` updates, (K, 1) each; ``form`` makes (..., 1) of numbers (...).
+
+    With ``penalised``, those of penalties are spread already, (K, W).
+    """
     recipes, rates = [lane.recipe for lane in lanes], [lane.rate.at(lane.epoch) for lane in lanes]
-    first = spread(settings(recipes, rates, [lane.steps + 1 for lane in lanes], form), penalised)
+    first = settings(recipes, rates, [lane.steps + 1 for lane in lanes], form)
+    first = first if penalised is None else spread(first, penalised)
     if not recipes[0].optimizer.startswith("adam"):
         return [first] * count
     pairs = [

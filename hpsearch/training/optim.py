@@ -126,8 +126,8 @@ class Settings:
     rest1: Number
     rest2: Number
     correction2: Number
-    #: lr * weight_decay, of adamw
-    decay: Number
+    #: lr * weight_decay; None: not adamw
+    decay: Number | None
     #: None: no penalty or clipping at all
     weight_decay: Number | None
     l1: Number | None
@@ -160,7 +160,9 @@ def settings(recipes: Sequence[Recipe], rates: Sequence[float], steps: Sequence[
         rest1=form([1 - r.betas[0] for r in recipes]),
         rest2=form([1 - r.betas[1] for r in recipes]),
         correction2=form([second for _, second in corrected]),
-        decay=form([rate * r.weight_decay for r, rate in zip(recipes, rates, strict=True)]),
+        decay=form([rate * r.weight_decay for r, rate in zip(recipes, rates, strict=True)])
+        if recipes[0].optimizer == "adamw"
+        else None,
         weight_decay=penalty([r.weight_decay for r in recipes]),
         l1=penalty([r.l1 for r in recipes]),
         clip=None if recipes[0].clip is None else form([r.clip or 0.0 for r in recipes]),
@@ -173,9 +175,7 @@ def spread(numbers: Settings, penalised: Tensor) -> Settings:
     def each(number: Number | None) -> Number | None:
         return None if number is None else penalised * number
 
-    return replace(
-        numbers, decay=penalised * numbers.decay, weight_decay=each(numbers.weight_decay), l1=each(numbers.l1)
-    )
+    return replace(numbers, decay=each(numbers.decay), weight_decay=each(numbers.weight_decay), l1=each(numbers.l1))
 
 
 def update(name: str, weight: Tensor, gradient: Tensor, buffers: Mapping[str, Tensor], numbers: Settings) -> None:
@@ -193,7 +193,7 @@ def update(name: str, weight: Tensor, gradient: Tensor, buffers: Mapping[str, Te
         gradient = torch.addcmul(gradient, weight, numbers.weight_decay)
     if isinstance(numbers.l1, Tensor):
         gradient = torch.addcmul(gradient, weight.sign(), numbers.l1)
-    if isinstance(numbers.decay, Tensor) and numbers.weight_decay is not None and name == "adamw":
+    if isinstance(numbers.decay, Tensor) and numbers.weight_decay is not None:
         weight.addcmul_(weight, numbers.decay, value=-1)
     step = direction(
         name,

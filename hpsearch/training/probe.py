@@ -24,6 +24,7 @@ from hpsearch.training.precision import is_mixed, output_of
 from hpsearch.training.randomness import KeyedDropout
 from hpsearch.training.stack import Rows
 from hpsearch.training.structure import attributes_of
+from hpsearch.training.validation import numbers_of
 from hpsearch.training.worker import is_out_of_memory
 
 #: largest difference between a lane and the same model alone, relative to the largest number compared
@@ -38,6 +39,7 @@ MIXED_GRADIENT = 0.3
 _VALIDATED = 64
 RANDOM = "the forward draws random numbers of its own (torch, numpy, random), which would not be the run's alone"
 _PYTHON = "the forward reads numbers out of tensors (item, float, if): data-dependent Python"
+_KEPT = "tensors of the forward are used after it (torch.utils.checkpoint, something kept)"
 _WORDS = (
     ("random", RANDOM),
     (".item()", _PYTHON),
@@ -50,7 +52,8 @@ _WORDS = (
     ("inplace arithmetic", "the forward changes a tensor in place that it made anew (torch.zeros; x.new_zeros works)"),
     ("accessing `data`", "the forward reads or replaces the data of a tensor (.data)"),
     ("requires_grad_", "the forward calls requires_grad_"),
-    ("escaped from inside", "tensors of the forward are used after it (torch.utils.checkpoint, something kept)"),
+    ("escaped from inside", _KEPT),
+    ("_NoopSaveInputs", _KEPT),  # torch.utils.checkpoint's, of torch 2.11
     ("mutated", "the forward changes a tensor in place that all lanes share"),
 )
 
@@ -202,7 +205,7 @@ def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[
     for metrics in (True, False):
         training.way = replace(training.way, metrics=metrics)
         try:
-            return training.evaluate(split, wanted)
+            return training.evaluate(split, wanted, captured=False)
         except Exception as failure:
             if is_out_of_memory(failure):
                 raise
@@ -240,9 +243,9 @@ def _compare_validation(training: FusedTraining, model: nn.Module, table: Mappin
     split = _some(training)
     model.eval()
     output = output_of(training.task, model, training.prepared_for_validation(split.inputs))
-    for name, number in training.numbers(output, split.targets).items():
+    for name, number in numbers_of(training.task, output, split.targets).items():
         lane = torch.tensor(table[name], dtype=torch.float64)
-        _agree(training, f"validation {name}", lane, torch.as_tensor(number), at_least=float(name != "val_loss"))
+        _agree(training, f"validation {name}", lane, torch.as_tensor(number).cpu(), at_least=float(name != "val_loss"))
 
 
 def _agree(training: FusedTraining, what: str, lane: Tensor, alone: Tensor, at_least: float = 0.0) -> None:

@@ -109,14 +109,16 @@ def mask_words(n: int, key: Stream, device: torch.device) -> Tensor:
     return x.mul_(b)
 
 
-_INDICES: dict[torch.device, Tensor] = {}
+#: by device and length, for good: a captured step goes on reading those that it was captured with
+_INDICES: dict[tuple[torch.device, int], Tensor] = {}
 
 
 def _mixed_indices(n: int, device: torch.device) -> Tensor:
-    known = _INDICES.get(device)
-    if known is None or len(known) < n:
-        index = torch.arange(1 << max(16, (n - 1).bit_length()), device=device)
-        known = _INDICES[device] = words(index, (0x3C6EF372, 0x1B873593)).to(torch.int32)
+    size = 1 << max(16, (n - 1).bit_length())
+    known = _INDICES.get((device, size))
+    if known is None:
+        index = torch.arange(size, device=device)
+        known = _INDICES[device, size] = words(index, (0x3C6EF372, 0x1B873593)).to(torch.int32)
     return known[:n]
 
 
@@ -158,10 +160,16 @@ def dropout(x: Tensor, p: float | Tensor, key: Stream, mask_shape: torch.Size | 
     return x * _factors(keep_mask(shape.numel(), p, key, x.device).view(shape), scale, x.dtype)
 
 
+#: whether vmap can look at a tensor as another type
+_VIEWS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
+
+
 def _factors(kept: Tensor, scale: float | Tensor, dtype: torch.dtype) -> Tensor:
     """``scale`` for what is kept, else 0."""
     if dtype is not torch.float32:
         return kept.to(dtype).neg_().mul_(scale)
+    if not _VIEWS:
+        return torch.where(kept != 0, scale, 0.0).to(dtype)
     if isinstance(scale, Tensor):
         return kept.bitwise_and_(scale.view(torch.int32)).view(dtype)
     (bits,) = struct.unpack("i", struct.pack("f", scale))

@@ -115,15 +115,19 @@ class Stack:
             for start, (name, shape) in zip(self._starts, self._shapes.items(), strict=True)
         }
 
-    def gather(self, parts: Sequence[Tensor], out: Tensor) -> None:
-        """Write what is a tensor (K, ...) a parameter into rows (K, W)."""
+    def gather(self, parts: Sequence[Tensor], out: Tensor) -> Tensor:
+        """Write what is a tensor (K, ...) a parameter into rows (K, W), and return them."""
         k, pieces = len(out), []
         ends = [*self._starts[1:], self._width]
         for part, start, end in zip(parts, self._starts, ends, strict=True):
             rows = part.reshape(k, -1)
             gap = end - start - rows.shape[1]
             pieces += [rows, rows.new_zeros(k, gap)] if gap else [rows]
-        torch.cat(pieces, 1, out=out)
+        if not torch.compiler.is_compiling():
+            return torch.cat(pieces, 1, out=out)
+        rows = torch.cat(pieces, 1)  # compiled, one kernel reads it piece by piece, writes it, and goes on with it
+        out.copy_(rows)
+        return rows
 
     def _layers(self) -> dict[str, slice]:
         layers: dict[str, slice] = {}

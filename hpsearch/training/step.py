@@ -8,8 +8,9 @@ On a CPU plain steps are played from a ``tape``, which gives the same bits.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast, final
 
@@ -47,7 +48,18 @@ class Batch:
     #: inputs (B, ...) and targets (B, ...) of all lanes where data is streamed; else lanes gather their own by ``rows``
     shared: tuple[Tensor, ...] = ()
 
+    @property
+    def shape(self) -> Shape:
+        """What a compiled, captured or taped step is made for: lanes, examples, and the numbers that there are.
 
+        With the first lane that has a penalty, the update is another one.
+        """
+        numbers = [f.name for f in fields(self.numbers) if isinstance(getattr(self.numbers, f.name), Tensor)]
+        return (*self.rows.shape, *numbers)
+
+
+#: lanes, examples, and names of numbers: ``Batch.shape``
+Shape = tuple[int | str, ...]
 #: a batch -> the losses before its update, (K,)
 Step = Callable[[Batch], Tensor]
 
@@ -66,11 +78,17 @@ class Steps:
         self, plain: Callable[[int, bool], Step], rows: Callable[[], list[Tensor]], device: torch.device
     ) -> None:
         self._plain, self._rows, self._graphs = plain, rows, device.type == "cuda"
-        self._compiles = device.type == "cuda"
-        self._made: dict[tuple[int, int, bool], Step] = {}
-        #: plain steps so far, by lanes and examples; None: they are not to be recorded
-        self._plain_steps: dict[tuple[int, int], int | None] = {}
-        self._tapes: dict[tuple[int, int], Step] = {}
+        self._compiles, self._records = device.type == "cuda", device.type == "cpu"
+        #: steps of a shape from which it is compiled
+        self._compiled_from = COMPILED_STEPS
+        #: memory that all graphs use in turn: no two run at once, and what one leaves is copied before the next
+        self._pool: Any = None
+        self._made: dict[tuple[Shape, bool], Step] = {}
+        #: plain steps so far; None: they are not to be recorded
+        self._plain_steps: dict[Shape, int | None] = {}
+        self._tapes: dict[Shape, Step] = {}
+        #: by lanes and shapes of the inputs; None: they cannot be captured
+        self._others: dict[Hashable, Callable[[Sequence[Tensor]], Any] | None] = {}
         #: why a rung is not used; empty while none was left
         self.reason = ""
         self.backend = "inductor"
@@ -84,13 +102,19 @@ class Steps:
 
     def compile_always(self, backend: str = "inductor") -> None:
         """Compile whatever the number of steps, on any device; ``backend``: torch.compile's."""
-        self._compiles, self.backend = True, backend
+        self._compiles, self._compiled_from, self.backend = True, 0, backend
+        self._made.clear()
+
+    def capture_never(self) -> None:
+        """Neither compile nor capture: steps are plain operations on any device."""
+        self._compiles = self._graphs = False
         self._made.clear()
 
     def forget(self) -> None:
         """The lanes' memory or numbers are others now."""
         self._made.clear()
         self._tapes.clear()
+        self._others.clear()
 
     def of(self, batch: Batch, left: int, *, whole: bool = True) -> Step:
         """The step for batches of this shape.
@@ -100,25 +124,24 @@ class Steps:
             left: how many steps of this shape are to come.
             whole: False for a last partial batch: not worth compiling.
         """
-        lanes, size = batch.rows.shape
-        compiled = self._compiles and whole and (not self._graphs or left >= COMPILED_STEPS)
-        for key in ((lanes, size, True), (lanes, size, False)):
+        compiled = self._compiles and whole and left >= self._compiled_from
+        for key in ((batch.shape, True), (batch.shape, False)):
             if key in self._made:
                 return self._made[key]
         step = self._compiled(batch) if compiled else None
         if step is not None:
-            self._made[lanes, size, True] = step
+            self._made[batch.shape, True] = step
             return step
-        step = self._made[lanes, size, False] = self._captured(self._plain(lanes, False), batch)
+        step = self._made[batch.shape, False] = self._captured(self._plain(len(batch.rows), False), batch)
         return step
 
     def repeated(self, step: Step, batch: Batch) -> Step:
         """The same plain step without its Python, once it has been made often enough: the same to the bit."""
-        shape = (batch.rows.shape[0], batch.rows.shape[1])
+        shape = batch.shape
         if shape in self._tapes:
             return self._tapes[shape]
         done = self._plain_steps.get(shape, 0)
-        if self._graphs or self._compiles or done is None:
+        if not self._records or self._compiles or done is None:
             return step
         if done < TAPED_AFTER:
             self._plain_steps[shape] = done + 1
@@ -164,17 +187,39 @@ class Steps:
             return None
         return self._captured(step, batch)
 
+    def captured(self, function: Callable[..., Any], inputs: Sequence[Tensor], lanes: int) -> Callable[..., Any]:
+        """Another function of tensors on so many lanes, captured for inputs like these where steps are."""
+        if not self._graphs:
+            return function
+        key = (lanes, *((x.shape, x.dtype) for x in inputs))
+        if key not in self._others:
+            static = [x.clone() for x in inputs]
+            try:
+                self._others[key] = self._graph(lambda: function(*static), static)
+            except Exception as error:  # noqa: BLE001 - as below
+                self._leave("captured in validation", error)
+                self._others[key] = None
+                torch.cuda.synchronize()
+        replay = self._others[key]
+        return function if replay is None else lambda *inputs: replay(inputs)
+
     def _captured(self, step: Step, batch: Batch) -> Step:
         if not self._graphs:
             return step
+        static = _copied(batch)
         try:
-            captured: Step = self._kept(lambda: _capture(step, batch))
+            replay = self._graph(lambda: step(static), _tensors(static))
         except Exception as error:  # noqa: BLE001 - whatever cannot be captured
             self._leave("captured", error)
             self._graphs = False
             torch.cuda.synchronize()
             return step
-        return captured
+        return lambda batch: replay(_tensors(batch))
+
+    def _graph(self, body: Callable[[], Any], inputs: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], Any]:
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        replay: Callable[[Sequence[Tensor]], Any] = self._kept(lambda: _capture(body, inputs, self._pool))
+        return replay
 
     def _kept(self, body: Callable[[], Any]) -> Any:
         """Run something that steps, and take the lanes back to where they were."""
@@ -190,6 +235,18 @@ class Steps:
         self.reason = "; ".join(filter(None, [self.reason, f"not {rung}: {first[:160]}"]))
 
 
+def expect(steps: int, device: str) -> None:
+    """Where so many steps of a shape are going to be compiled, start the compiler's processes.
+
+    They take some ten seconds, and until they are there it compiles one kernel after the other.
+    """
+    if steps >= COMPILED_STEPS and torch.device(device).type == "cuda":
+        with contextlib.suppress(ImportError):  # torch's own affair: it would start them itself, later
+            from torch._inductor.async_compile import maybe_warm_pool
+
+            maybe_warm_pool()
+
+
 def compiled(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
     """``function`` compiled whole; a piece that cannot be is an error, not a slower result."""
     import torch._dynamo
@@ -198,26 +255,26 @@ def compiled(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
 
 
-def _capture(step: Step, batch: Batch) -> Step:
-    """The step as a CUDA graph (torch's notes on CUDA semantics, "CUDA graphs")."""
-    static = _copied(batch)
+def _capture(body: Callable[[], Any], inputs: Sequence[Tensor], pool: Any) -> Callable[[Sequence[Tensor]], Any]:
+    """What a body does with its inputs as a CUDA graph (torch's notes on CUDA semantics, "CUDA graphs")."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(_WARM):
-            step(static)
+            body()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        losses = step(static)
-    inputs = _tensors(static)
+    with torch.cuda.graph(graph, pool=pool):
+        outputs = body()
+    given: list[Tensor | None] = [None] * len(inputs)
 
-    def replay(batch: Batch) -> Tensor:
-        for mine, theirs in zip(inputs, _tensors(batch), strict=True):
-            if mine is not theirs:
+    def replay(others: Sequence[Tensor]) -> Any:
+        for place, (mine, theirs) in enumerate(zip(inputs, others, strict=True)):
+            if given[place] is not theirs:  # numbers of a whole epoch are copied once
+                given[place] = theirs
                 mine.copy_(theirs)
         graph.replay()
-        return losses.clone()
+        return tree_map(torch.clone, outputs)
 
     return replay
 

@@ -202,6 +202,7 @@ def together(
     *,
     more: Callable[[], Sequence[Assignment]] = tuple,
     stopped: Callable[[RunKey], bool] = lambda run: False,
+    device: str = "cpu",
     **changes: Any,
 ) -> Told:
     """Train runs in lanes, by what a worker calls."""
@@ -213,12 +214,14 @@ def together(
         send=lambda reports: told.sent.append(list(reports)),
         stopped=stopped,
         more=more,
-        device="cpu",
+        device=device,
     )
     return told
 
 
-def alone(task: type[TrainingTask], folder: Path, runs: Sequence[Assignment], **changes: Any) -> Told:
+def alone(
+    task: type[TrainingTask], folder: Path, runs: Sequence[Assignment], *, device: str = "cpu", **changes: Any
+) -> Told:
     """Train each by the solo loop."""
     folder.mkdir(parents=True, exist_ok=True)
     told = Told(folder)
@@ -228,14 +231,14 @@ def alone(task: type[TrainingTask], folder: Path, runs: Sequence[Assignment], **
             workload(task, folder, **changes),
             send=lambda report: told.sent.append([report]),
             stopped=lambda: False,
-            device="cpu",
+            device=device,
         )
     return told
 
 
-def is_fused(told: Told, lanes: int | None = None) -> bool:
-    """Whether all that was trained was trained in lanes, so many."""
-    return bool(told.grouped) and all(g.engine == "vmap" and lanes in (None, g.lanes) for g in told.grouped)
+def is_fused(told: Told, lanes: int | None = None, engine: str = "vmap") -> bool:
+    """Whether all that was trained was trained in lanes, so many, on that rung."""
+    return bool(told.grouped) and all(g.engine == engine and lanes in (None, g.lanes) for g in told.grouped)
 
 
 def gap(a: Tensor, b: Tensor) -> float:

@@ -171,6 +171,14 @@ def test_lanes_pause_at_epochs_of_their_own_and_others_take_their_place(tmp_path
     assert_same(told, alone(CNN, tmp_path / "solo", assignments(settings)), keys(first))
 
 
+def test_a_lane_that_is_the_first_to_have_a_penalty_joins_the_others(tmp_path):
+    """Until then steps have been repeated without one."""
+    runs = assignments([{"weight_decay": decay, "epochs": n} for decay, n in ((0.0, 8), (0.0, 16), (0.1, 8))])
+    told = together(MLP, tmp_path / "lanes", runs[:2], more=Later(*[[]] * 7, runs[2:]))
+    assert is_fused(told)
+    assert_same(told, alone(MLP, tmp_path / "solo", runs), keys(runs))
+
+
 # Ends that are nobody's wish
 
 

@@ -103,6 +103,18 @@ def test_cross_entropy_of_large_logits_is_finite_and_a_nan_stays_in_its_lane():
         assert leaf.grad[[0, 2]].isfinite().all()
 
 
+@pytest.mark.parametrize(("stride", "padding"), [((1, 1), (0, 0)), ((2, 1), (1, 2))])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_convolution_by_patches_is_torchs(stride, padding, biased):
+    """A GPU takes it for a first layer; it is the same anywhere."""
+    leaves = [random(3, 4, 2, 7, 6), random(3, 5, 2, 3, 3, seed=1), *([random(3, 5, seed=2)] if biased else [])]
+    assert_lanes_are_torchs(
+        lambda x, w, b=None: kernels.by_patches(x, w, b, stride, padding),
+        lambda x, w, b=None: functional.conv2d(x, w, b, stride, padding),
+        leaves,
+    )
+
+
 def test_gradients_of_cross_entropy_are_those_of_finite_differences():
     targets = torch.tensor([[0, 1, -100], [2, 2, 1]])
     logits = random(2, 3, 3).requires_grad_()

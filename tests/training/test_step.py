@@ -24,13 +24,13 @@ PARAMS = [
 ]
 
 
-def training_of(task, params=PARAMS):
+def training_of(task, params=PARAMS, device="cpu"):
     """Lanes of a task, ready to train."""
-    parts = prepare(task, 0, "cpu")[0]
+    parts = prepare(task, 0, device)[0]
     training, models = None, {}
     for k, setting in enumerate(params):
         recipe = resolve(task, setting)
-        model = build(task, ModelParams(setting), parts, k).to(dtype_of(task))
+        model = build(task, ModelParams(setting), parts, k).to(device, dtype_of(task))
         training = training or FusedTraining(task, parts, recipe, model, len(params))
         lane = Lane(recipe, k, Rate(recipe.schedule, recipe.lr, recipe.epochs))
         training.add(lane, model, structure_of(model, [task]).floats)
