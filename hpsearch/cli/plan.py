@@ -94,6 +94,7 @@ def overrides(assignments: Sequence[str] | None) -> dict[str, object]:
 
 
 def _measured(study: Study, how: Mapping[str, Any], *, quiet: bool) -> tuple[Measured | None, str]:
+    from hpsearch.attempt import MEASURE_S
     from hpsearch.launch import measure
 
     if not quiet:
@@ -103,7 +104,8 @@ def _measured(study: Study, how: Mapping[str, Any], *, quiet: bool) -> tuple[Mea
     except HpsearchError as error:
         # A plan without a time is still a plan; `hpsearch try` shows the error in full.
         return None, f"unknown: {error}"
-    return measured, "" if measured else f"unknown: the first run came to nothing; hpsearch try {study.file} shows why"
+    why = f"unknown: no epoch within {MEASURE_S:g} s; hpsearch try {study.file} shows why"
+    return measured, "" if measured else why
 
 
 def _print(study: Study, planned: Plan) -> None:
