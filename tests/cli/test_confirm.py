@@ -77,6 +77,19 @@ def test_from_a_search_to_a_look_at_the_test_set(study: str, folder: Path, hpsea
     assert hpsearch("verify", "verdict").code == 0
 
 
+def test_a_tie_says_what_would_settle_it(study: str, folder: Path, hpsearch) -> None:
+    (folder / "verdict.yaml").write_text(STUDY.replace("[0.3, 0.6, 0.9]", "[0.3, 0.3001]"))
+    assert hpsearch("run", "verdict.yaml", "--on", "inline", "-q").code == 0
+    raced = hpsearch("confirm", "verdict", "--max-seeds", "6", "--on", "inline", "--progress", "none")
+    told = json.loads(hpsearch("confirm", "verdict", "--json", "-q").out)
+    assert len(told["ties"]) == 2
+    needed = told["seeds_to_settle"]
+    words = "more than 1,000 seeds" if needed is None else f"about {needed} seeds"
+    assert words in " ".join(raced.err.split())
+    assert (f"--again --max-seeds {needed}" in raced.err) is (needed is not None)
+    assert max(map(len, (raced.out + raced.err).splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
