@@ -111,3 +111,18 @@ def test_artifacts_of_a_study_that_keeps_none(folder: Path, hpsearch) -> None:
     ended = hpsearch("artifacts", "list", "toy")
     assert (ended.code, ended.err) == (0, "toy keeps no checkpoint\n")
     assert json.loads(hpsearch("artifacts", "prune", "toy", "--json").out)["removed"] == []
+
+
+def test_what_a_plain_function_saves_stays_and_is_not_listed(folder: Path, hpsearch) -> None:
+    (folder / "fresh.py").write_text(
+        "def train(run):\n"
+        "    (run.checkpoint_dir / 'model.bin').write_bytes(b'12')\n"
+        "    return {'loss': run['x'], 'test_loss': 0.0}\n"
+    )
+    (folder / "verdict.yaml").write_text(STUDY + "keep: 1\n")
+    assert hpsearch("run", "verdict.yaml", "--on", "inline", "-q").code == 0
+    saved = sorted(folder.glob("hpsearch-files/verdict/*/0/checkpoint/model.bin"))
+    assert len(saved) == 4  # three of the grid, and the baseline
+    assert json.loads(hpsearch("artifacts", "list", "verdict", "--json").out)["artifacts"] == []
+    assert json.loads(hpsearch("artifacts", "prune", "verdict", "--json").out)["removed"] == []
+    assert all(file.read_bytes() == b"12" for file in saved)
