@@ -128,7 +128,7 @@ def confirm(
 
 
 def _order(now: Standing, trials: Sequence[Trial], direction: Direction) -> list[int]:
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
 
     def place(number: int) -> tuple[bool, float]:
         mean = spread(list(fresh_values(trials[number], now.terms).values())).mean

@@ -120,7 +120,7 @@ def _raced(seen: Subject, race: Confirmation) -> Iterator[Sentence]:
 
 def _not_raced(seen: Subject, best: Trial, others: Sequence[Trial], direction: Direction) -> Iterator[Sentence]:
     """The best against the baseline and the runner-up, on the search's own seeds."""
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
     rivals = {min(others, key=lambda t: (sign * (t.value or 0.0), t.number)).number: "the runner-up"}
     rivals |= {t.number: "the baseline" for t in others if t.baseline}
     if best.baseline:
