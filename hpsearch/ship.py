@@ -245,7 +245,7 @@ def _beats_baseline(trials: Sequence[Trial], trial: Trial, race: Confirmation | 
 def _runner_up(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> Trial | None:
     others = [one.trial for one in race.contenders] if race else [t for t in trials if t.values()]
     others = [one for one in others if one.number != trial.number and _values(one, race)]
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
     return min(others, key=lambda one: sign * statistics.fmean(_values(one, race).values()), default=None)
 
 

@@ -22,7 +22,8 @@ def artifacts(
     """Look after the weights that a study keeps: list, or prune.
 
     list shows the checkpoints of the best trials (keep: 3 in the study file) and of confirm's finalists. prune removes
-    checkpoints that the record does not have, which a kill may leave behind.
+    checkpoints that the record does not have, which a kill may leave behind. What a plain function saves in its runs'
+    checkpoint_dir is its own: all of it stays, and is neither listed nor removed.
 
     Args:
         what: list or prune.

@@ -66,6 +66,8 @@ def confirm(
         say(f"next: hpsearch confirm {stored.name}   goes on")
     elif found.chosen is not None and not common.quiet:
         say(f"next: hpsearch ship {stored.name}/{found.chosen}")
+        if found.seeds_needed is not None:
+            say(f"or: hpsearch confirm {stored.name} --again --max-seeds {found.seeds_needed}")
     if found.end is None and outcome is not None:
         return outcome.exit_code if outcome.state != "complete" else 4
     return 0 if found.chosen is not None else 4
@@ -91,6 +93,8 @@ def show(found: Confirmation, metric: str, direction: str) -> None:
             say(textwrap.fill(f"#{one.trial.number} left: {one.outcome}", 80, subsequent_indent="  "))
     mark = "✓" if found.end and found.end.details["winner"] is not None else "○"
     say(textwrap.fill(f"{mark} {found.words}", 80, subsequent_indent="  "))
+    if found.to_settle:
+        say(textwrap.fill(f"  {found.to_settle}", 80, subsequent_indent="  "))
     if found.chosen is not None:
         chosen = next(one.trial for one in found.contenders if one.trial.number == found.chosen)
         say(f"  {params_text(chosen.params)}")
@@ -133,6 +137,7 @@ def confirmation_json(study: str, found: Confirmation) -> dict[str, Any]:
         "winner": end.details["winner"] if end else None,
         "ties": end.details["ties"] if end else [],
         "chosen": found.chosen,
+        "seeds_to_settle": found.seeds_needed,
         "optimism": found.optimism.by if found.optimism else None,
         "trials": [
             {
