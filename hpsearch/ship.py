@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from hpsearch.archive import Archive, StudySummary
 from hpsearch.confirm import Confirmation, confirmation
@@ -315,8 +315,3 @@ def _same_code(objective: ObjectiveAddress, summary: StudySummary, trial: Trial)
     if any(one.git_dirty for one in environments):
         changes.append("there were uncommitted changes")
     return Check(name=name, holds=not changes, words="; ".join(changes) or "in all its runs, and now")
-
-
-def facts(look: Look) -> dict[str, Any]:
-    """A look as plain data."""
-    return {**vars(look), "metrics": {k: vars(v) for k, v in look.metrics.items()}, "validation": vars(look.validation)}

@@ -17,6 +17,6 @@ def note(address: str, text: str, /, *, common: Common = COMMON) -> None:
 
     about = write(common.database, address, text)
     if common.json:
-        out_json({"schema": 1, "address": about, "note": text.strip()})
+        out_json({"address": about, "note": text.strip()})
     elif not common.quiet:
         say(f"noted; hpsearch show {about}")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
+from hpsearch import shapes
 from hpsearch.address import Address, parse, run_of, study_of, trial_of
 from hpsearch.archive import Archive, Curve, StudySummary
-from hpsearch.cli.list import counts_text, pruner_name, summary_json, trials_text
+from hpsearch.cli.list import counts_text, trials_text
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import (
     duration,
@@ -54,9 +54,7 @@ def show(
         if yaml:
             print(_own_text(study), end="")
         elif common.json:
-            out_json(
-                {"schema": 1, **summary_json(study), "decisions": [asdict(d) for d in archive.decisions(study.name)]}
-            )
+            out_json(shapes.study(study) | {"decisions": [shapes.decision(d) for d in archive.decisions(study.name)]})
         else:
             _show_study(study, trials, archive.decisions(study.name))
         return
@@ -69,7 +67,7 @@ def show(
     run = None if wanted.seed is None else run_of(study.name, trial, wanted)
     curves = [c for c in archive.curves(study.name, [trial.number]) if run is None or c.run == run.key]
     if common.json:
-        out_json({"schema": 1, "study": study.name, **trial_json(trial, curves, run)})
+        out_json({"study": study.name, **shapes.trial(trial, curves, only=run)})
     elif run is None:
         _show_trial(study, trial, curves)
     else:
@@ -93,7 +91,7 @@ def _show_study(study: StudySummary, trials: list[Trial], decisions: list[Decisi
             "held by": study.holder,
             "file": study.file,
             "strategy": str(spec["strategy"]["name"]),
-            "pruner": pruner_name(study),
+            "pruner": shapes.pruner_name(study) or "",
             "metric": f"{spec['metric']}, {spec['direction']}",
             "seeds": ", ".join(map(str, spec["seeds"])),
             "trials": f"{trials_text(study)}   {counts_text(dict(study.counts))}",
@@ -205,23 +203,6 @@ def _show_run(study: StudySummary, trial: Trial, run: Run, curves: list[Curve], 
         print_table(["layer", "gradient", "weight"], rows)
     if run.error:
         out(f"\n{run.error.rstrip()}")
-
-
-def trial_json(trial: Trial, curves: list[Curve], run: Run | None = None) -> dict[str, Any]:
-    """A trial as ``--json`` gives it, with its runs (or the one) and their curves."""
-    runs = [run] if run else list(trial.runs)
-    found: dict[str, Any] = {asdict_key: getattr(trial, asdict_key) for asdict_key in ("state", "value", "sd", "batch")}
-    found |= {"trial": trial.number, "baseline": trial.baseline, "params": dict(trial.params)}
-    found["runs"] = [
-        {
-            **{key: value for key, value in asdict(each).items() if key != "key"},
-            "seed": each.key.seed,
-            "repeat": each.key.repeat,
-            "curves": {c.metric: {"epochs": c.epochs, "values": c.values} for c in curves if c.run == each.key},
-        }
-        for each in runs
-    ]
-    return found
 
 
 def _params(trial: Trial) -> None:

@@ -27,6 +27,6 @@ def stop(
 
     found = ask(common.database, study, now=now)
     if common.json:
-        out_json({"schema": 1, "study": found.study, "asked": found.asked})
+        out_json({"study": found.study, "asked": found.asked})
     elif not found.asked or not common.quiet:
         say(found.words)

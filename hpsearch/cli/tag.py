@@ -17,6 +17,6 @@ def tag(address: str, tag: str, /, *, common: Common = COMMON) -> None:
 
     about = write(common.database, address, tag)
     if common.json:
-        out_json({"schema": 1, "address": about, "tag": tag.strip()})
+        out_json({"address": about, "tag": tag.strip()})
     elif not common.quiet:
         say(f"tagged; hpsearch show {about}")
