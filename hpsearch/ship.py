@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from hpsearch.archive import Archive, StudySummary
 from hpsearch.confirm import Confirmation, confirmation
@@ -352,8 +352,3 @@ def _same_data(trial: Trial, others: Sequence[Trial]) -> Check:
         return Check(name=name, holds=None, words=f"unknown of {', '.join(silent)}")
     what = ", ".join(f"#{one.number}" for one in others)
     return Check(name=name, holds=True, words=f"{every.pop()}, as in {what}" if what else every.pop())
-
-
-def facts(look: Look) -> dict[str, Any]:
-    """A look as plain data."""
-    return {**vars(look), "metrics": {k: vars(v) for k, v in look.metrics.items()}, "validation": vars(look.validation)}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import textwrap
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from hpsearch import shapes
 from hpsearch.address import study_of
 from hpsearch.cli.resume import stored_study_of
 from hpsearch.cli.run import HERE, How
@@ -59,7 +60,7 @@ def confirm(
         place = Place(db=common.database, observer=watcher, tell=watcher.tell, signals=True, **how.options())
         outcome, found = race(stored, archive, place, top=top, max_seeds=max_seeds, alpha=alpha, again=again)
     if common.json:
-        out_json(confirmation_json(stored.name, found))
+        out_json(shapes.confirmation(stored.name, found))
     else:
         show(found, stored.metric, str(stored.direction))
     if found.end is None and not common.quiet:
@@ -117,37 +118,3 @@ def _row(one: Contender) -> list[str]:
 
 def _mean(found: Spread) -> str:
     return f"{number(found.mean)} ± {number(found.sd, 2)}" if found.sd is not None else number(found.mean)
-
-
-def spread_json(found: Spread) -> dict[str, Any]:
-    """A value over seeds as ``--json`` gives it."""
-    return {"mean": found.mean, "sd": found.sd, "n": found.n, "ci95": [found.low, found.high], "method": found.method}
-
-
-def confirmation_json(study: str, found: Confirmation) -> dict[str, Any]:
-    """A race as ``--json`` gives it."""
-    end = found.end
-    return {
-        "schema": 1,
-        "study": study,
-        "race": found.terms.number,
-        "alpha": found.terms.alpha,
-        "over": end is not None,
-        "verdict": found.words,
-        "winner": end.details["winner"] if end else None,
-        "ties": end.details["ties"] if end else [],
-        "chosen": found.chosen,
-        "seeds_to_settle": found.seeds_needed,
-        "optimism": found.optimism.by if found.optimism else None,
-        "trials": [
-            {
-                "trial": one.trial.number,
-                "baseline": one.trial.baseline,
-                "params": one.trial.params,
-                "search": spread_json(one.searched),
-                "fresh": spread_json(one.fresh),
-                "outcome": one.outcome,
-            }
-            for one in found.contenders
-        ],
-    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from pydantic_core import to_json
 
 from hpsearch.dashboard.record import View
+from hpsearch.shapes import numbered
 
 
 @final
@@ -49,6 +50,11 @@ def told(content: Any, headers: dict[str, str] | None = None) -> Response:
 def answer(request: Request, view: View, make: Callable[[], Any]) -> Response:
     """An answer about a study: 304 without a body where the caller has it at this revision."""
     return conditional(request, view, lambda: told(make()))
+
+
+def shaped(request: Request, view: View, make: Callable[[], Mapping[str, Any]]) -> Response:
+    """As ``answer``, of a shape that ``--json`` prints too."""
+    return answer(request, view, lambda: numbered(make()))
 
 
 def conditional(request: Request, view: View, make: Callable[[], Response]) -> Response:
