@@ -47,14 +47,14 @@ def told(content: Any, headers: dict[str, str] | None = None) -> Response:
     return Response(to_json(content, inf_nan_mode="null"), headers=headers, media_type="application/json")
 
 
-def answer(request: Request, view: View, make: Callable[[], Any]) -> Response:
-    """An answer about a study: 304 without a body where the caller has it at this revision."""
-    return conditional(request, view, lambda: told(make()))
-
-
 def shaped(request: Request, view: View, make: Callable[[], Mapping[str, Any]]) -> Response:
     """As ``answer``, of a shape that ``--json`` prints too."""
     return answer(request, view, lambda: numbered(make()))
+
+
+def answer(request: Request, view: View, make: Callable[[], Any]) -> Response:
+    """An answer about a study: 304 without a body where the caller has it at this revision."""
+    return conditional(request, view, lambda: told(make()))
 
 
 def conditional(request: Request, view: View, make: Callable[[], Response]) -> Response:
