@@ -10,10 +10,11 @@ from hpsearch.archive import Archive
 from hpsearch.errors import UsageError
 from hpsearch.finals import Race, Standing, Terms, begin, fresh_values, latest, standing
 from hpsearch.launch import Outcome, Place, go_further
+from hpsearch.race import judge
 from hpsearch.strategy import Decision
 from hpsearch.study import Study
 from hpsearch.trial import Direction, Trial
-from hpsearch.verdict import Optimism, Spread, optimism, spread
+from hpsearch.verdict import MOST_SEEDS, Optimism, Spread, optimism, spread
 
 
 @final
@@ -43,11 +44,23 @@ class Confirmation:
     chosen: int | None
     #: how optimistic the search was of it
     optimism: Optimism | None
+    #: seeds of another race that would tell those that tie from the best of them with probability 0.8, if they differ
+    #: as here; None: more than ``verdict.MOST_SEEDS``, or nothing ties
+    seeds_needed: int | None = None
 
     @property
     def words(self) -> str:
         """The verdict."""
         return self.end.reason if self.end else "the race is not over"
+
+    @property
+    def to_settle(self) -> str:
+        """What it would take to tell those that tie apart; empty where nothing ties."""
+        if self.end is None or len(self.end.details["ties"]) < 2:
+            return ""
+        if self.seeds_needed is None:
+            return f"more than {MOST_SEEDS:,} seeds would be needed to tell them apart: take the cheaper"
+        return f"a race of about {self.seeds_needed:,} seeds would tell them apart, if they differ as here"
 
 
 def confirmation(trials: Sequence[Trial], decisions: Sequence[Decision], direction: Direction) -> Confirmation | None:
@@ -67,7 +80,8 @@ def confirmation(trials: Sequence[Trial], decisions: Sequence[Decision], directi
     if chosen is not None and (value := trials[chosen].value) is not None:
         found = optimism(value, list(fresh_values(trials[chosen], terms).values()), direction)
     contenders = [_contender(trials[n], now, end) for n in _order(now, trials, direction)]
-    return Confirmation(terms=terms, contenders=contenders, end=end, chosen=chosen, optimism=found)
+    needed = _seeds_needed(terms, end, trials, direction) if end else None
+    return Confirmation(terms=terms, contenders=contenders, end=end, chosen=chosen, optimism=found, seeds_needed=needed)
 
 
 def confirm(
@@ -114,13 +128,26 @@ def confirm(
 
 
 def _order(now: Standing, trials: Sequence[Trial], direction: Direction) -> list[int]:
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
 
     def place(number: int) -> tuple[bool, float]:
         mean = spread(list(fresh_values(trials[number], now.terms).values())).mean
         return mean is None, sign * (mean or 0.0)
 
     return [*sorted(now.active, key=place), *(left.trial for left in reversed(now.left))]
+
+
+def _seeds_needed(terms: Terms, end: Decision, trials: Sequence[Trial], direction: Direction) -> int | None:
+    ties, made = end.details["ties"], terms.seeds[: end.details["seeds"]]
+    fresh = {f"#{n}": {s: v for s, v in fresh_values(trials[n], terms).items() if s in made} for n in ties}
+    if len(ties) < 2 or not all(fresh.values()):
+        return None
+    looks = len(terms.looks)
+    last = judge(fresh, direction, contenders=len(terms.contenders), look=looks, looks=looks, alpha=terms.alpha)
+    needed = [one.seeds_needed for name, one in last.standings.items() if name != last.leader]
+    known = [n for n in needed if n is not None]
+    # A difference that these seeds have not shown is not promised to fewer.
+    return max(*known, len(made) + 1) if len(known) == len(needed) else None
 
 
 def _contender(trial: Trial, now: Standing, end: Decision | None) -> Contender:

@@ -106,6 +106,9 @@ def _raced(seen: Subject, race: Confirmation) -> Iterator[Sentence]:
     way = again if race.end is None else f"hpsearch ship {seen.study}/{chosen}" if chosen is not None else ""
     fresh = f"{len(race.contenders)} trials raced on seeds that the search had not used"
     yield Sentence(text=f"{fresh}: {race.words}.", kind=kind, way_out=way)
+    if race.to_settle:
+        more = f"{again} --again --max-seeds {race.seeds_needed}" if race.seeds_needed is not None else ""
+        yield Sentence(text=f"{race.to_settle[0].upper()}{race.to_settle[1:]}.", way_out=more)
     if race.optimism is not None:
         yield Sentence(text=f"#{chosen}: {race.optimism.words}.", kind="result")
     left = [
@@ -117,7 +120,7 @@ def _raced(seen: Subject, race: Confirmation) -> Iterator[Sentence]:
 
 def _not_raced(seen: Subject, best: Trial, others: Sequence[Trial], direction: Direction) -> Iterator[Sentence]:
     """The best against the baseline and the runner-up, on the search's own seeds."""
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
     rivals = {min(others, key=lambda t: (sign * (t.value or 0.0), t.number)).number: "the runner-up"}
     rivals |= {t.number: "the baseline" for t in others if t.baseline}
     if best.baseline:

@@ -116,7 +116,7 @@ def ahead(a: Sequence[float | None], b: Sequence[float | None], direction: Direc
     """
     ours, theirs = _ranked(a, direction), _ranked(b, direction)
     joint = np.outer(_law(len(ours), n), _law(len(theirs), n))
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
     x, y = sign * ours[:, None], sign * theirs[None, :]
     return float((joint * ((x < y) + 0.5 * (x == y))).sum())
 

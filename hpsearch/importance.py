@@ -124,7 +124,7 @@ def _usable(trial: Trial) -> bool:
 
 def _ranks(trials: Sequence[Trial], direction: Direction) -> list[float]:
     """0 for the best, 1 for the worst; equal values share the mean of their ranks."""
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
     losses = [math.inf if t.state is State.DIVERGED or t.value is None else sign * t.value for t in trials]
     places: dict[float, list[int]] = {}
     for place, loss in enumerate(sorted(losses)):

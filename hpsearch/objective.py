@@ -86,7 +86,8 @@ class ActiveRun(ABC):
     seed: int
     #: ``cpu``, ``cuda:0`` ...
     device: str
-    #: an existing folder of this run's own; what lies in it is there again when the run goes on after a pause or a loss
+    #: an existing folder of this run's own; what lies in it is there again when the run goes on after a pause or a
+    #: loss. hpsearch removes nothing of it once the run has ended, keeps no sha256 of it, and does not load it
     checkpoint_dir: Path
     #: the study file's folder
     study_dir: Path

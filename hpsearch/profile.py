@@ -241,7 +241,7 @@ def interaction_of(
     that has this rank; so values that are far out do not spread. Diverged trials have the worst rank.
     """
     whole = space.hard()
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
     seen = [t for t in trials if t.state in (State.COMPLETE, State.DIVERGED) and space.contains(t.params)]
     values = sorted(sign * t.value for t in seen if t.value is not None and t.state is State.COMPLETE)
     losses = [sign * t.value if t.value is not None and t.state is State.COMPLETE else math.inf for t in seen]

@@ -51,7 +51,7 @@ class Rung:
             return math.inf
         # Divided first: the sum of values near the end of the float range would be inf.
         mean = sum(value / len(values) for value in values)
-        return mean if self.direction is Direction.MINIMIZE else -mean
+        return self.direction.sign * mean
 
 
 @final

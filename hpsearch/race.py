@@ -128,7 +128,7 @@ def judge(
     losses = losses.reshape(len(names), len(seeds))
     losses[~alive] = np.nan
     scale = scale_of(losses.ravel().tolist())
-    losses = losses / scale * (1.0 if direction is Direction.MINIMIZE else -1.0)
+    losses = losses / scale * direction.sign
     leader, drop, behind = worse(losses, alive, level=alpha / looks, contenders=contenders, least=min_seeds(alpha))
     first = names[int(leader)] if alive.any() else None
     standings = {}

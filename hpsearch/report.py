@@ -87,7 +87,7 @@ def _script(figure: Any) -> str:
 
 def rows(seen: Subject) -> list[dict[str, Any]]:
     """The table: the best trials first, then those without a value; at most 200."""
-    sign = 1.0 if seen.direction == "minimize" else -1.0
+    sign = seen.direction.sign
 
     def place(t: Trial) -> tuple[int, float, int]:
         good = t.state is State.COMPLETE and t.value is not None

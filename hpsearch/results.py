@@ -135,7 +135,7 @@ class StoredTrial:
         """The weights that are kept of its runs, the best run first."""
         study = self.results.study
         kept = self.results.archive.checkpoints(study.name)
-        sign = 1.0 if self.results.direction is Direction.MINIMIZE else -1.0
+        sign = self.results.direction.sign
         runs = sorted((run for run in self.trial.runs if run.key in kept), key=lambda run: sign * (run.value or 0.0))
         return {run.key: kept[run.key] for run in runs}
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from hpsearch.archive import Archive, StudySummary
 from hpsearch.confirm import Confirmation, confirmation
@@ -245,7 +245,7 @@ def _beats_baseline(trials: Sequence[Trial], trial: Trial, race: Confirmation | 
 def _runner_up(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> Trial | None:
     others = [one.trial for one in race.contenders] if race else [t for t in trials if t.values()]
     others = [one for one in others if one.number != trial.number and _values(one, race)]
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
     return min(others, key=lambda one: sign * statistics.fmean(_values(one, race).values()), default=None)
 
 
@@ -352,8 +352,3 @@ def _same_data(trial: Trial, others: Sequence[Trial]) -> Check:
         return Check(name=name, holds=None, words=f"unknown of {', '.join(silent)}")
     what = ", ".join(f"#{one.number}" for one in others)
     return Check(name=name, holds=True, words=f"{every.pop()}, as in {what}" if what else every.pop())
-
-
-def facts(look: Look) -> dict[str, Any]:
-    """A look as plain data."""
-    return {**vars(look), "metrics": {k: vars(v) for k, v in look.metrics.items()}, "validation": vars(look.validation)}

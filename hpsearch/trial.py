@@ -37,6 +37,11 @@ class Direction(StrEnum):
         """The value that every other beats."""
         return math.inf if self is Direction.MINIMIZE else -math.inf
 
+    @property
+    def sign(self) -> float:
+        """1.0 to minimize, else -1.0: a value times this is a loss, and less is better."""
+        return 1.0 if self is Direction.MINIMIZE else -1.0
+
     def better(self, a: float, b: float) -> bool:
         """True where ``a`` beats ``b``."""
         return a < b if self is Direction.MINIMIZE else a > b
@@ -209,7 +214,7 @@ def score(runs: Sequence[Run]) -> tuple[State, float | None, float | None]:
 
 def best_trials(trials: Sequence[Trial], direction: Direction, k: int) -> list[Trial]:
     """The ``k`` best complete trials, best first; of equal values the lower number first."""
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
     ranked = [(sign * t.value, t.number, t) for t in trials if t.state is State.COMPLETE and t.value is not None]
     return [trial for _, _, trial in heapq.nsmallest(k, ranked, key=lambda item: item[:2])]
 

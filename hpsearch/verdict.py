@@ -196,7 +196,7 @@ def optimism(searched: float, fresh: Sequence[float], direction: Direction) -> O
     if now.mean is None:
         what = f"{now.diverged} of {now.n} fresh runs diverged" if now.n else "no fresh seed yet"
         return Optimism(searched=searched, fresh=now, by=None, words=f"{figure(searched)} in the search; {what}")
-    by = _sign(direction) * (now.mean - searched)
+    by = direction.sign * (now.mean - searched)
     how = f"{figure(abs(by))} {'worse' if by > 0 else 'better'} than the search said" if by else "as the search said"
     words = f"{figure(searched)} in the search, {figure(now.mean)} on {_seeds(now.n, 'fresh ')}: {how}"
     return Optimism(searched=searched, fresh=now, by=by, words=words)
@@ -301,7 +301,7 @@ def _facts(a: Mapping[int, float], b: Mapping[int, float], direction: Direction,
     scale = scale_of([*ours, *theirs])
     x, y = (np.array(side, float) / scale for side in (ours, theirs))
     with np.errstate(invalid="ignore"):
-        gaps = np.where(x == y, 0.0, _sign(direction) * difference(y, x))
+        gaps = np.where(x == y, 0.0, direction.sign * difference(y, x))
     wins, losses = int((gaps > 0).sum()), int((gaps < 0).sum())
     common: dict[str, Any] = {"names": names, "n": n, "scale": scale, "min_p": min_p, "wins": wins, "losses": losses}
     if any(diverged):
@@ -372,11 +372,6 @@ def _more(facts: _Facts, needed: int | None, least: int) -> int | None:
     if facts.n < least:
         return max(needed or 0, least) - facts.n
     return None if needed is None else max(1, needed - facts.n)
-
-
-def _sign(direction: Direction) -> float:
-    """What makes larger of better: differences, theirs minus ours, are positive where ours is better."""
-    return 1.0 if direction is Direction.MINIMIZE else -1.0
 
 
 def scale_of(values: Sequence[float]) -> float:

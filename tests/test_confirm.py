@@ -11,19 +11,21 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 
 import hpsearch as hp
 from hpsearch.attempt import record_of
-from hpsearch.confirm import confirm
+from hpsearch.confirm import confirm, confirmation
 from hpsearch.errors import UsageError
+from hpsearch.finals import begin, standing
 from hpsearch.further import CONFIRMED, RACE, REVEAL
 from hpsearch.launch import Place
 from hpsearch.settings import files_folder
 from hpsearch.ship import _same_data, checklist, looks, reveal
 from hpsearch.stores.sql import open_archive, open_store, sealed_metrics
-from hpsearch.trial import Environment, Run, RunKey, Stage, State, Trial
+from hpsearch.trial import Direction, Environment, Run, RunKey, Stage, State, Trial
 from hpsearch.verify import verify
 
 OBJECTIVES = Path(__file__).parent / "objectives"
@@ -86,6 +88,7 @@ def test_the_race_is_recorded_on_seeds_that_the_search_had_not(raced):
     assert set(left) <= {0.4, 0.41}
     assert archive.trials("s")[found.chosen].params["lr"] in left
     assert found.optimism is not None
+    assert bool(found.to_settle) is (len(left) == 2)
 
 
 def test_its_record_is_sound_and_a_changed_number_in_it_is_found(raced, tmp_path):
@@ -160,6 +163,37 @@ def test_a_study_without_a_complete_trial_has_nothing_to_confirm(tmp_path):
     with pytest.raises(UsageError, match="no trial is complete"):
         confirm(study, open_archive(url), Place(db=url, on="inline"))
     assert open_archive(url).study("n").state == "complete"
+
+
+@pytest.mark.parametrize(
+    ("effect", "low", "high"),
+    [(0.5, 34, 36), (0.8, 15, 17), (0.01, None, None), (0.0, None, None)],  # 34 and 15: a t-test's usual tables
+)
+def test_a_tie_says_how_many_seeds_would_settle_it(effect, low, high):
+    spread = [-1.32, -0.93, -0.51, -0.17, 0.13, 0.47, 0.88, 1.45]
+    sd = stdev(spread)
+    ours = [0.5 + 0.1 * k for k in range(8)]
+    theirs = [a + 0.01 * (effect + z / sd) for a, z in zip(ours, spread, strict=True)]
+
+    def trial(number, values):
+        found = Run(key=RunKey(number, 0), state=State.COMPLETE, value=float(number))
+        fresh = [
+            Run(key=RunKey(number, 1 + k), stage=Stage.CONFIRM, state=State.COMPLETE, value=value)
+            for k, value in enumerate(values)
+        ]
+        return Trial(number=number, params={}, state=State.COMPLETE, value=float(number), runs=(found, *fresh))
+
+    terms = begin([trial(0, []), trial(1, [])], Direction.MINIMIZE, max_seeds=8)
+    raced = [trial(0, ours), trial(1, theirs)]
+    end = standing(terms, raced, Direction.MINIMIZE).end
+    assert end.details["ties"] == [0, 1]
+    found = confirmation(raced, [terms.decision, end], Direction.MINIMIZE)
+    if low is None:
+        assert found.seeds_needed is None
+        assert found.to_settle == "more than 1,000 seeds would be needed to tell them apart: take the cheaper"
+    else:
+        assert low <= found.seeds_needed <= high
+        assert f"about {found.seeds_needed} seeds" in found.to_settle
 
 
 # Ship

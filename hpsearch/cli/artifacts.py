@@ -22,7 +22,8 @@ def artifacts(
     """Look after the weights that a study keeps: list, or prune.
 
     list shows the checkpoints of the best trials (keep: 3 in the study file) and of confirm's finalists. prune removes
-    checkpoints that the record does not have, which a kill may leave behind.
+    checkpoints that the record does not have, which a kill may leave behind. What a plain function saves in its runs'
+    checkpoint_dir is its own: all of it stays, and is neither listed nor removed.
 
     Args:
         what: list or prune.
@@ -40,7 +41,7 @@ def artifacts(
         gone = prune(archive, name, folder)
         total = sum(size for _, size in gone)
         if common.json:
-            out_json({"schema": 1, "study": name, "removed": [str(file) for file, _ in gone], "bytes": total})
+            out_json({"study": name, "removed": [str(file) for file, _ in gone], "bytes": total})
         elif not common.quiet:
             say(f"removed {len(gone)} checkpoint{'s' * (len(gone) != 1)}, {total / 1e6:,.1f} MB")
         return 0
@@ -50,7 +51,7 @@ def artifacts(
             {"run": f"{name}/{one.run}", "file": str(one.file), "there": one.there, **vars(one.checkpoint)}
             for one in found
         ]
-        out_json({"schema": 1, "study": name, "artifacts": rows})
+        out_json({"study": name, "artifacts": rows})
         return 0
     lines = [
         [f"{name}/{one.run}", f"{one.checkpoint.bytes / 1e6:,.2f} MB", one.checkpoint.sha256[:12],

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from hpsearch import shapes
 from hpsearch.address import study_of
 from hpsearch.cli.settings import COMMON, Common
-from hpsearch.cli.show import print_trials, trial_json
+from hpsearch.cli.show import print_trials
 from hpsearch.cli.terminal import out, out_json, params_text, say
 from hpsearch.errors import NotFoundError, UsageError
 from hpsearch.trial import Direction, best_trials
@@ -43,7 +44,7 @@ def best(
 
         print(recipe(summary, trials[0]), end="")
     elif common.json:
-        out_json({"schema": 1, "study": summary.name, "best": [trial_json(trial, []) for trial in trials]})
+        out_json({"study": summary.name, "best": [shapes.trial(trial) for trial in trials]})
     else:
         print_trials(trials, summary.spec["metric"])
         out(f"\n#{trials[0].number}  {params_text(trials[0].params, 6)}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from hpsearch import shapes
 from hpsearch.address import Address, parse, study_of, trial_of
 from hpsearch.archive import Archive, StudySummary
 from hpsearch.cli.settings import COMMON, Common
@@ -93,15 +93,7 @@ def _studies(archive: Archive, wanted: list[Address], alpha: float, common: Comm
         if len(best) == len(rows):
             judged = verdicts([trial_row(name, trial, confirmed=fresh) for name, trial in best], way, alpha=alpha)
     if common.json:
-        out_json(
-            {
-                "schema": 1,
-                "studies": [_study_json(row) for row in rows],
-                "searches": [asdict(search) for search in found],
-                "ahead": [{"a": a.studies, "b": b.studies, "n": a.n, "probability": p} for a, b, p in ahead],
-                "best": [asdict(pair) for pair in judged],
-            }
-        )
+        out_json(shapes.studies_compared(rows, found, ahead, judged))
         return judged
     heads = ["study", "best", "± sd", "n", "mean", "trials", "diverged", "failed", "time", "baseline", "found after"]
     print_table(heads, [_study_cells(row) for row in rows], keep=2)
@@ -215,15 +207,8 @@ def _trials(
         judged = verdicts(rows, Direction(way or studies[0].spec["direction"]), alpha=alpha)
     origins = origin_differences(studies, trials)
     if common.json:
-        out_json(
-            {
-                "schema": 1,
-                "trials": [_trial_json(row) for row in rows],
-                "confirmed": fresh,
-                "verdicts": [asdict(pair) for pair in judged],
-                "differences": [asdict(row) for row in [*param_differences(trials), *origins]],
-            }
-        )
+        differences = [*param_differences(trials), *origins]
+        out_json(shapes.trials_compared(rows, judged, differences, confirmed=fresh))
         return judged
     _print_trials(rows)
     _warn(metrics if metric is None else set(), {tuple(row.values) for row in rows})
@@ -276,23 +261,3 @@ def _warn(metrics: set[tuple[str, str]], seeds: set[tuple[int, ...]]) -> None:
         say(f"note: they measure different things: {words}", style="yellow")
     elif len(seeds) > 1:
         say("note: they were trained with different seeds", style="yellow")
-
-
-def _study_json(row: StudyRow) -> dict[str, Any]:
-    best = row.best
-    found = None if best is None else {"trial": best.number, "value": best.value, "sd": best.sd, "params": best.params}
-    more = None if row.more is None else asdict(row.more) | {"words": row.more.words}
-    return {field.name: getattr(row, field.name) for field in fields(row)} | {"best": found, "more": more}
-
-
-def _trial_json(row: TrialRow) -> dict[str, Any]:
-    trial = row.trial
-    return {
-        "trial": row.address,
-        "state": trial.state,
-        "value": trial.value,
-        "sd": trial.sd,
-        "values": row.values,
-        "seconds": row.seconds,
-        "params": trial.params,
-    }

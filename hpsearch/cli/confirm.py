@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import textwrap
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from hpsearch import shapes
 from hpsearch.address import study_of
 from hpsearch.cli.resume import stored_study_of
 from hpsearch.cli.run import HERE, How
@@ -59,13 +60,15 @@ def confirm(
         place = Place(db=common.database, observer=watcher, tell=watcher.tell, signals=True, **how.options())
         outcome, found = race(stored, archive, place, top=top, max_seeds=max_seeds, alpha=alpha, again=again)
     if common.json:
-        out_json(confirmation_json(stored.name, found))
+        out_json(shapes.confirmation(stored.name, found))
     else:
         show(found, stored.metric, str(stored.direction))
     if found.end is None and not common.quiet:
         say(f"next: hpsearch confirm {stored.name}   goes on")
     elif found.chosen is not None and not common.quiet:
         say(f"next: hpsearch ship {stored.name}/{found.chosen}")
+        if found.seeds_needed is not None:
+            say(f"or: hpsearch confirm {stored.name} --again --max-seeds {found.seeds_needed}")
     if found.end is None and outcome is not None:
         return outcome.exit_code if outcome.state != "complete" else 4
     return 0 if found.chosen is not None else 4
@@ -91,6 +94,8 @@ def show(found: Confirmation, metric: str, direction: str) -> None:
             say(textwrap.fill(f"#{one.trial.number} left: {one.outcome}", 80, subsequent_indent="  "))
     mark = "✓" if found.end and found.end.details["winner"] is not None else "○"
     say(textwrap.fill(f"{mark} {found.words}", 80, subsequent_indent="  "))
+    if found.to_settle:
+        say(textwrap.fill(f"  {found.to_settle}", 80, subsequent_indent="  "))
     if found.chosen is not None:
         chosen = next(one.trial for one in found.contenders if one.trial.number == found.chosen)
         say(f"  {params_text(chosen.params)}")
@@ -113,36 +118,3 @@ def _row(one: Contender) -> list[str]:
 
 def _mean(found: Spread) -> str:
     return f"{number(found.mean)} ± {number(found.sd, 2)}" if found.sd is not None else number(found.mean)
-
-
-def spread_json(found: Spread) -> dict[str, Any]:
-    """A value over seeds as ``--json`` gives it."""
-    return {"mean": found.mean, "sd": found.sd, "n": found.n, "ci95": [found.low, found.high], "method": found.method}
-
-
-def confirmation_json(study: str, found: Confirmation) -> dict[str, Any]:
-    """A race as ``--json`` gives it."""
-    end = found.end
-    return {
-        "schema": 1,
-        "study": study,
-        "race": found.terms.number,
-        "alpha": found.terms.alpha,
-        "over": end is not None,
-        "verdict": found.words,
-        "winner": end.details["winner"] if end else None,
-        "ties": end.details["ties"] if end else [],
-        "chosen": found.chosen,
-        "optimism": found.optimism.by if found.optimism else None,
-        "trials": [
-            {
-                "trial": one.trial.number,
-                "baseline": one.trial.baseline,
-                "params": one.trial.params,
-                "search": spread_json(one.searched),
-                "fresh": spread_json(one.fresh),
-                "outcome": one.outcome,
-            }
-            for one in found.contenders
-        ],
-    }

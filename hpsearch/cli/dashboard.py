@@ -70,7 +70,7 @@ def dashboard(
 
     def ready(address: str) -> None:
         if common.json:
-            out_json({"schema": 1, "url": address, "db": shown})
+            out_json({"url": address, "db": shown})
         else:
             out(address)
         sys.stdout.flush()

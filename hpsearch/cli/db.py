@@ -49,7 +49,7 @@ def _info(common: Common) -> None:
 
     told = facts(common.database)
     if common.json:
-        out_json({"schema": 1, "database": told})
+        out_json({"database": told})
         return
     newest = "" if told["schema"] == told["ours"] else f" (this hpsearch's is {told['ours']}: hpsearch db upgrade)"
     out(f"database  {told['url']}")
@@ -66,7 +66,7 @@ def _check(common: Common) -> None:
 
     wrong, unchecked = check(common.database)
     if common.json:
-        out_json({"schema": 1, "sound": not wrong, "wrong": wrong, "not_checked": unchecked})
+        out_json({"sound": not wrong, "wrong": wrong, "not_checked": unchecked})
     elif not common.quiet and not wrong:
         say("the database is sound")
     for words in unchecked if not (common.json or common.quiet) else ():
@@ -80,7 +80,7 @@ def _backup(common: Common, output: Path | None) -> None:
 
     copy = back_up(common.database, output)
     if common.json:
-        out_json({"schema": 1, "backup": str(copy), "bytes": copy.stat().st_size})
+        out_json({"backup": str(copy), "bytes": copy.stat().st_size})
     elif not common.quiet:
         say(f"wrote {copy} ({copy.stat().st_size / 1e6:,.1f} MB)")
         say(_way_back(common, copy), style="dim")
@@ -99,7 +99,7 @@ def _upgrade(common: Common, output: Path | None, *, backup: bool) -> None:
     found, copy = upgrade(common.database, copy=output, backup=backup)
     ours = facts(common.database)["schema"]
     if common.json:
-        out_json({"schema": 1, "from": found, "to": ours, "backup": str(copy) if copy else None})
+        out_json({"from": found, "to": ours, "backup": str(copy) if copy else None})
     elif common.quiet:
         return
     elif found == ours:

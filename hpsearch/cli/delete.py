@@ -42,7 +42,7 @@ def delete(
     open_store(url).delete(study)
     folder = files_folder(url, study)
     if common.json:
-        out_json({"schema": 1, "study": study, "deleted": True, "trials": trials})
+        out_json({"study": study, "deleted": True, "trials": trials})
     elif not common.quiet:
         say(f"removed {study}" + (f"; its files are still in {folder}" if folder.is_dir() else ""))
     return 0

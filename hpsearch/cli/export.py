@@ -38,6 +38,6 @@ def export_(
     path = output or Path(f"{name}{'-curves' * curves}.{to or 'csv'}")
     rows = export(load(name, url), path, to or format_of(path), curves=curves)
     if common.json:
-        out_json({"schema": 1, "study": name, "file": str(path), "rows": rows})
+        out_json({"study": name, "file": str(path), "rows": rows})
     elif not common.quiet:
         say(f"wrote {rows} rows to {path}")

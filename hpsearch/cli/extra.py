@@ -6,8 +6,9 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hpsearch import shapes
 from hpsearch.address import Address, run_of, study_of, trial_of
 from hpsearch.archive import Archive, StudySummary
 from hpsearch.cli.resume import stored_study_of
@@ -125,7 +126,7 @@ def _make(archive: Archive, wanted: Sequence[tuple[StudySummary, Make]], how: Ho
         if not done.over:
             break
     if common.json:
-        out_json({"schema": 1, "studies": [_json(summary, done) for summary, done in found]})
+        out_json({"studies": [shapes.repeated(summary.name, done) for summary, done in found]})
     last = found[-1][1]
     if not last.over and last.outcome:
         if not common.quiet:
@@ -192,33 +193,3 @@ def _mean(found: Spread) -> str:
 
 def _interval(found: Spread) -> str:
     return "" if found.low is None else f"{number(found.low)} to {number(found.high)}"
-
-
-def _json(summary: StudySummary, done: Repeated) -> dict[str, Any]:
-    return {
-        "study": summary.name,
-        "over": done.over,
-        "requests": [
-            {
-                "what": request.what,
-                "seeds": request.seeds,
-                "runs": [
-                    {"run": f"{summary.name}/{run.key}", "state": run.state, "value": run.value, "reason": run.reason}
-                    for run in done.runs(request)
-                ],
-                "trials": _gained_json(done, request.trials, request) if request.what == "seeds" else [],
-            }
-            for request in done.requests
-        ],
-    }
-
-
-def _gained_json(done: Repeated, trials: Sequence[int], request: Any) -> list[dict[str, Any]]:
-    from hpsearch.cli.confirm import spread_json
-    from hpsearch.extra import gained
-
-    found = [gained(done.trials[n], request) for n in trials]
-    return [
-        {"trial": one.trial.number, **{name: spread_json(getattr(one, name)) for name in ("before", "new", "now")}}
-        for one in found
-    ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
+from hpsearch import shapes
 from hpsearch.address import study_of
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import out, out_json, print_table, printable, say
@@ -45,10 +45,8 @@ def importance(
     edges = edges_of(space, trials, direction)
     gain = more_trials(trials, direction, independent=summary.spec["strategy"]["name"] in INDEPENDENT)
     if common.json:
-        profiles = [asdict(profile_of(name, p, trials, direction)) for name, p in space.searched.items()]
-        told: dict[str, Any] = {"schema": 1, "study": summary.name, **asdict(found), "profiles": profiles}
-        told["edges"] = [asdict(edge) | {"words": edge.words} for edge in edges]
-        out_json(told | {"gain": None if gain is None else asdict(gain) | {"words": gain.words}})
+        profiles = [profile_of(name, p, trials, direction) for name, p in space.searched.items()]
+        out_json(shapes.importance(summary.name, found, profiles, edges, gain))
         return
     _print_shares(found)
     for edge in edges:

@@ -39,7 +39,7 @@ def init(
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror}") from None
     if common.json:
-        out_json({"schema": 1, "folder": str(folder), "files": list(FILES)})
+        out_json({"folder": str(folder), "files": list(FILES)})
     elif not common.quiet:
         say(f"wrote {', '.join(FILES)} into {folder}")
         say(f"next: hpsearch run {folder / 'study.yaml'}")

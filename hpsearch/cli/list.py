@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from hpsearch import shapes
 from hpsearch.archive import StudySummary
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import ago, number, out_json, print_table, say
@@ -35,7 +36,7 @@ def list_(
         if (not state or study.state in state) and (not tag or set(tag) & set(study.tags))
     ]
     if common.json:
-        out_json({"schema": 1, "studies": [summary_json(study) for study in studies]})
+        out_json({"studies": [shapes.study(study) for study in studies]})
         return
     if not studies:
         if not common.quiet:
@@ -43,11 +44,6 @@ def list_(
         return
     heads = ["study", "state", "best", "± sd", "metric", "trials", "strategy", "changed", "tags"]
     print_table(heads, [_row(study) for study in studies])
-
-
-def pruner_name(study: StudySummary) -> str:
-    """What stops its trials early; empty where nothing does."""
-    return str((study.spec.get("pruner") or {}).get("name", ""))
 
 
 def _row(study: StudySummary) -> list[str]:
@@ -59,7 +55,7 @@ def _row(study: StudySummary) -> list[str]:
         number(best[2], 2) if best and best[2] is not None else "",
         str(study.spec["metric"]),
         trials_text(study),
-        " + ".join(filter(None, [study.spec["strategy"]["name"], pruner_name(study)])),
+        " + ".join(filter(None, [study.spec["strategy"]["name"], shapes.pruner_name(study)])),
         ago(time.time() - study.updated),
         " ".join(study.tags),
     ]
@@ -77,28 +73,3 @@ def trials_text(study: StudySummary) -> str:
 def counts_text(counts: dict[State, int]) -> str:
     """``running 2 · complete 40 · failed 1``: the states that there are, in the order of a run's life."""
     return " · ".join(f"{state} {counts[state]}" for state in State if counts.get(state))
-
-
-def summary_json(study: StudySummary) -> dict[str, Any]:
-    """A study as ``--json`` gives it."""
-    best = study.best
-    return {
-        "study": study.name,
-        "state": study.state,
-        "reason": study.reason,
-        "strategy": study.spec["strategy"]["name"],
-        "pruner": pruner_name(study) or None,
-        "metric": study.spec["metric"],
-        "direction": study.spec["direction"],
-        "seeds": study.spec["seeds"],
-        "n_trials": study.spec.get("n_trials"),
-        "trials": {str(state): count for state, count in study.counts.items()},
-        "best": {"trial": best[0], "value": best[1], "sd": best[2]} if best else None,
-        "created": study.created,
-        "updated": study.updated,
-        "seconds": study.seconds,
-        "holder": study.holder,
-        "file": study.file,
-        "fenced": study.fenced,
-        "tags": list(study.tags),
-    }

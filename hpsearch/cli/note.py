@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpsearch import shapes
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import out_json, say
 
@@ -17,6 +18,6 @@ def note(address: str, text: str, /, *, common: Common = COMMON) -> None:
 
     about = write(common.database, address, text)
     if common.json:
-        out_json({"schema": 1, "address": about, "note": text.strip()})
+        out_json(shapes.said(about, text.strip()))
     elif not common.quiet:
         say(f"noted; hpsearch show {about}")

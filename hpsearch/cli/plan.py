@@ -69,7 +69,7 @@ def plan(
     )
     if common.json:
         data = {**_json(study, planned, measured), **grouping.json(), "workers": count, "seconds": seconds}
-        out_json({"schema": 1, **data})
+        out_json({**data})
         return
     _print(study, planned)
     for line in grouping.lines():

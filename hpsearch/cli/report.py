@@ -34,6 +34,6 @@ def report(
     path = output or Path(f"{name}.html")
     size = write(load(name, url), path)
     if common.json:
-        out_json({"schema": 1, "study": name, "file": str(path), "bytes": size})
+        out_json({"study": name, "file": str(path), "bytes": size})
     elif not common.quiet:
         say(f"wrote {path} ({size / 1e6:.1f} MB): open it in a browser")

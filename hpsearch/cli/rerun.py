@@ -133,9 +133,7 @@ def _compare(wanted: Sequence[Address], verify: bool, tolerance: float | None, h
             )
         found += [(f"{study.name}/{each.run}", each) for each in again]
     if common.json:
-        out_json(
-            {"schema": 1, "tolerance": _tolerance(found), "runs": [_json(address, each) for address, each in found]}
-        )
+        out_json({"tolerance": _tolerance(found), "runs": [_json(address, each) for address, each in found]})
     elif not common.quiet:
         _summary([each for _, each in found])
     if verify:

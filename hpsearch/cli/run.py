@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, final
 
 from cyclopts import Group, Parameter
 
+from hpsearch import shapes
 from hpsearch.cli.plan import overrides
 from hpsearch.cli.settings import COMMON, Common, device, fusing, workers
 from hpsearch.cli.terminal import ask, duration, interactive, number, out, out_json, params_text, say
 from hpsearch.errors import ExecutorError, UsageError
-from hpsearch.trial import State
 
 if TYPE_CHECKING:
     from hpsearch.executors.ray import ClusterOptions
@@ -221,7 +221,7 @@ def start(
     if not common.quiet:
         _summary(outcome)
     if common.json:
-        out_json(outcome_json(outcome))
+        out_json(shapes.outcome(outcome.study, outcome.state, outcome.reason, outcome.progress))
     else:
         _name(outcome.study)
     return outcome.exit_code
@@ -283,20 +283,3 @@ def _summary(outcome: Outcome) -> None:
         say(f"next: hpsearch {'show' if progress.best else 'status'} {outcome.study}")
     else:
         say(f"next: hpsearch resume {outcome.study}")
-
-
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """How a study ended, as ``--json`` gives it."""
-    progress = outcome.progress
-    best = progress.best[0] if progress.best else None
-    mean = {"mean": best.value, "sd": best.sd, "n": len(progress.seeds)} if best else None
-    return {
-        "schema": 1,
-        "study": outcome.study,
-        "state": outcome.state,
-        "reason": outcome.reason,
-        "trials": {str(state): progress.counts[state] for state in State if progress.counts.get(state)},
-        "best": None if best is None else {"trial": best.number, progress.metric: mean, "params": best.params},
-        "failures": [{"run": key, "reason": reason} for key, reason in progress.failures],
-        "seconds": progress.seconds,
-    }

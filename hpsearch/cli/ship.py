@@ -5,10 +5,11 @@ from __future__ import annotations
 import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from hpsearch import shapes
 from hpsearch.address import parse, study_of, trial_of
 from hpsearch.cli.resume import stored_study_of
 from hpsearch.cli.settings import COMMON, Common
@@ -69,7 +70,7 @@ def ship(
         look = reveal(common.database, study.name, reason=reason or "", trial=trial.number, files=files, via=via)
     seen = looks(archive.decisions(study.name))
     if common.json:
-        out_json(_json(f"{study.name}/{trial.number}", dict(trial.params), checks, seen, look))
+        out_json(shapes.shipping(study.name, study.metric, trial, checks, seen, look))
         return 0
     out(f"{study.name}/{trial.number}   {params_text(trial.params)}")
     for check in checks:
@@ -110,18 +111,3 @@ def _show(look: Look, metric: str) -> None:
 def _cells(found: Spread) -> list[str]:
     interval = "" if found.low is None else f"{number(found.low)} to {number(found.high)}"
     return [number(found.mean), number(found.sd, 2), interval, str(found.n)]
-
-
-def _json(
-    address: str, params: dict[str, Any], checks: list[Check], seen: list[Look], look: Look | None
-) -> dict[str, Any]:
-    from hpsearch.ship import facts
-
-    return {
-        "schema": 1,
-        "trial": address,
-        "params": params,
-        "checks": [vars(check) for check in checks],
-        "looks": len(seen),
-        "revealed": facts(look) if look else None,
-    }

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
+from hpsearch import shapes
 from hpsearch.address import Address, parse, run_of, study_of, trial_of
 from hpsearch.archive import Archive, Curve, StudySummary
-from hpsearch.cli.list import counts_text, pruner_name, summary_json, trials_text
+from hpsearch.cli.list import counts_text, trials_text
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import (
     duration,
@@ -25,7 +25,6 @@ from hpsearch.cli.terminal import (
     spread_text,
 )
 from hpsearch.errors import UsageError
-from hpsearch.further import sealed
 from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Run, Stage, State, Trial, best_trials
 
@@ -67,8 +66,9 @@ def show(
         if yaml:
             print(_own_text(study), end="")
         elif common.json:
-            decisions = [asdict(sealed(decision)) for decision in archive.decisions(study.name)]
-            out_json({"schema": 1, **summary_json(study), "decisions": decisions})
+            best = next(iter(best_trials(trials, Direction(study.spec["direction"]), 1)), None)
+            decisions = [shapes.decision(decision) for decision in archive.decisions(study.name)]
+            out_json(shapes.whole_study(study, best) | {"decisions": decisions})
         else:
             _show_study(study, trials, archive.decisions(study.name))
         return
@@ -82,29 +82,36 @@ def show(
     if command or python:
         _print_again(study, trial, run, common, forms[0].removeprefix("--"))
         return
-    curves = [c for c in archive.curves(study.name, [trial.number]) if run is None or c.run == run.key]
+    curves = archive.curves(study.name, [trial.number])
     if common.json:
-        out_json({"schema": 1, "study": study.name, **trial_json(trial, curves, run)})
+        db = _shown_db(common)
+        out_json(shapes.whole_trial(study, trial, curves, db=db, only=run, curves=True))
     elif run is None:
         _show_trial(study, trial, curves)
     else:
-        _show_run(study, trial, run, curves, archive)
+        _show_run(study, trial, run, [curve for curve in curves if curve.run == run.key], archive)
 
 
 def _print_again(study: StudySummary, trial: Trial, run: Run | None, common: Common, form: str) -> None:
     """How it is trained again: as a command, or as Python."""
     from hpsearch import reproduce
-    from hpsearch.stores.sql.engine import parse as database
-    from hpsearch.stores.sql.engine import portable
 
     if form == "python":
         text = reproduce.snippet(study, trial, run)
     else:
-        text = reproduce.command(study, trial, run, db=portable(database(common.database)))
+        text = reproduce.command(study, trial, run, db=_shown_db(common))
     if common.json:
-        out_json({"schema": 1, "study": study.name, "trial": trial.number, form: text})
+        out_json({"study": study.name, "trial": trial.number, form: text})
     else:
         print(text, end="")
+
+
+def _shown_db(common: Common) -> str:
+    """The database's address for a command that is typed again: without a password, from any folder."""
+    from hpsearch.stores.sql.engine import parse as database
+    from hpsearch.stores.sql.engine import portable
+
+    return portable(database(common.database))
 
 
 def _own_text(study: StudySummary) -> str:
@@ -124,7 +131,7 @@ def _show_study(study: StudySummary, trials: list[Trial], decisions: list[Decisi
             "held by": study.holder,
             "file": study.file,
             "strategy": str(spec["strategy"]["name"]),
-            "pruner": pruner_name(study),
+            "pruner": shapes.pruner_name(study) or "",
             "metric": f"{spec['metric']}, {spec['direction']}",
             "seeds": ", ".join(map(str, spec["seeds"])),
             "trials": f"{trials_text(study)}   {counts_text(dict(study.counts))}",
@@ -240,23 +247,6 @@ def _show_run(study: StudySummary, trial: Trial, run: Run, curves: list[Curve], 
         print_table(["layer", "gradient", "weight"], rows)
     if run.error:
         out(f"\n{run.error.rstrip()}")
-
-
-def trial_json(trial: Trial, curves: list[Curve], run: Run | None = None) -> dict[str, Any]:
-    """A trial as ``--json`` gives it, with its runs (or the one) and their curves."""
-    runs = [run] if run else list(trial.runs)
-    found: dict[str, Any] = {asdict_key: getattr(trial, asdict_key) for asdict_key in ("state", "value", "sd", "batch")}
-    found |= {"trial": trial.number, "baseline": trial.baseline, "params": dict(trial.params)}
-    found["runs"] = [
-        {
-            **{key: value for key, value in asdict(each).items() if key != "key"},
-            "seed": each.key.seed,
-            "repeat": each.key.repeat,
-            "curves": {c.metric: {"epochs": c.epochs, "values": c.values} for c in curves if c.run == each.key},
-        }
-        for each in runs
-    ]
-    return found
 
 
 def _params(trial: Trial) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from hpsearch import shapes
 from hpsearch.address import study_of
 from hpsearch.archive import Archive, StudySummary
-from hpsearch.cli.list import counts_text, list_, summary_json, trials_text
+from hpsearch.cli.list import counts_text, list_, trials_text
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import ago, clip, duration, number, out, out_json, say, width
 from hpsearch.trial import Run, State
@@ -60,7 +61,7 @@ def _print(archive: Archive, study: StudySummary, *, json: bool, short: bool) ->
     best = "" if study.best is None else f"#{study.best[0]} {study.spec['metric']} {number(study.best[1])}"
     counts = counts_text(dict(study.counts))
     if json:
-        out_json({"schema": 1, **summary_json(study)})
+        out_json(shapes.study(study))
         return
     if short:
         line = "   ".join(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from hpsearch import shapes
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import out_json, say
 
@@ -27,6 +28,6 @@ def stop(
 
     found = ask(common.database, study, now=now)
     if common.json:
-        out_json({"schema": 1, "study": found.study, "asked": found.asked})
+        out_json(shapes.stopping(found))
     elif not found.asked or not common.quiet:
         say(found.words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpsearch import shapes
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import out_json, say
 
@@ -17,6 +18,6 @@ def tag(address: str, tag: str, /, *, common: Common = COMMON) -> None:
 
     about = write(common.database, address, tag)
     if common.json:
-        out_json({"schema": 1, "address": about, "tag": tag.strip()})
+        out_json(shapes.said(about, tag.strip()))
     elif not common.quiet:
         say(f"tagged; hpsearch show {about}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sys
@@ -14,6 +13,7 @@ from typing import Any, NoReturn, final
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
+from hpsearch.shapes import numbered, plain
 from hpsearch.written import (
     ago as ago,
 )
@@ -67,19 +67,8 @@ def say(text: str = "", style: str = "") -> None:
 
 
 def out_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on one line of stdout; numbers that JSON does not know are null."""
-    print(json.dumps(plain(value), ensure_ascii=False, allow_nan=False, default=str))
-
-
-def plain(value: Any) -> Any:
-    """The same data without infinities and NaN, enumerations as their text, keys as strings."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [plain(item) for item in value]
-    return value
+    """One JSON object on one line of stdout, with the number of its shape; numbers that JSON does not know are null."""
+    print(json.dumps(numbered(plain(value)), ensure_ascii=False, allow_nan=False, default=str))
 
 
 def ask(question: str) -> bool:

@@ -58,7 +58,7 @@ def try_(
     last = attempt(study, params, device=device(device_), seed=seed, on_report=on_report)
     good = isinstance(last, Finished) and last.state in (State.COMPLETE, State.PRUNED, State.DIVERGED)
     if common.json:
-        out_json({"schema": 1, "study": study.name, "params": params, "epochs": epochs, **_json(last)})
+        out_json({"study": study.name, "params": params, "epochs": epochs, **_json(last)})
     elif isinstance(last, Finished):
         if last.error:
             say(last.error.rstrip())

@@ -129,7 +129,6 @@ def _line(words: str) -> None:
 
 def _json(verdicts: Sequence[Verdict], damage: Sequence[str], unchecked: Sequence[str]) -> dict[str, Any]:
     return {
-        "schema": 1,
         "holds": not damage and not any(verdict.breaches for verdict in verdicts),
         "database": list(damage),
         "database_not_checked": list(unchecked),

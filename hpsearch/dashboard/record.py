@@ -142,6 +142,13 @@ class Record:
         return redacted(parse(self.url))
 
     @property
+    def portable_url(self) -> str:
+        """The database's address without its password, as a command can be typed with it from any folder."""
+        from hpsearch.stores.sql.engine import parse, portable
+
+        return portable(parse(self.url))
+
+    @property
     def db_option(self) -> str:
         """What a copied command needs to find the record; empty where it would anyway.
 

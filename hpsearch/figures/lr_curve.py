@@ -91,7 +91,7 @@ def _running(pairs: Sequence[tuple[float, float | None]], direction: Direction) 
     """The 10 % quantile from the good end of the trials nearest to each place; diverged ones are the worst."""
     if len(pairs) < 2 * NEAREST:
         return []
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
     ordered = sorted((u, math.inf if v is None else sign * v) for u, v in pairs)
     width = max(NEAREST, len(ordered) // 8)
     low, high = ordered[0][0], ordered[-1][0]

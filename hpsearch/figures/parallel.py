@@ -11,7 +11,7 @@ from plotly.colors import sample_colorscale
 
 from hpsearch.figures import theme
 from hpsearch.figures.subject import Subject, place, some, text, ticks
-from hpsearch.trial import Direction, State
+from hpsearch.trial import State
 
 TITLE = "All hyperparameters at once"
 VERTICES, CLASSES = 1500, 8
@@ -50,7 +50,7 @@ def data(subject: Subject, names: Sequence[str] = ()) -> Data:
     shown, note = some(subject.ended, VERTICES // (len(axes) + 2), subject.direction)
     if len(axes) < len(subject.space.searched) and not names:
         note = "; ".join(filter(None, [note, f"{len(axes)} of {len(subject.space.searched)} hyperparameters"]))
-    sign = 1.0 if subject.direction is Direction.MINIMIZE else -1.0
+    sign = subject.direction.sign
     valued = [t.value for t in shown if t.state is State.COMPLETE and t.value is not None]
     order = sorted(valued, key=lambda value: sign * value)
     last = max(1, len(order) - 1)

@@ -8,7 +8,6 @@ from typing import ClassVar, final
 
 from hpsearch.errors import Problem
 from hpsearch.pruner import Bracket, Pruner, Rung, Verdict, broken_rules, last_epoch, no_last_epoch
-from hpsearch.trial import Direction
 
 
 @final
@@ -54,7 +53,7 @@ class Median(Pruner):
         if few:
             reason = f"fewer than {self.min_trials} trials at epoch {rung.epoch}: none is compared"
         else:
-            median = bound if rung.direction is Direction.MINIMIZE else -bound
+            median = rung.direction.sign * bound
             reason = f"median {median:.4g} of {n} at epoch {rung.epoch}"
         return Verdict(go=go, stop=rung.waiting - go, reason=reason)
 

@@ -263,7 +263,7 @@ def _losses(known: Sequence[Observation], direction: Direction) -> list[float]:
     as the better half. One run that nearly diverged would else hide every difference between the good ones.
     Source: half-rank warping, Song et al., "The Vizier Gaussian process bandit algorithm" (2024), section 4.1.
     """
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    sign = direction.sign
     losses = [math.inf if o.value is None else sign * o.value for o in known]
     finite = [loss for loss in losses if loss < math.inf]
     middle = median(finite) if finite else 0.0

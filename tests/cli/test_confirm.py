@@ -88,6 +88,19 @@ def test_from_a_search_to_a_look_at_the_test_set(study: str, folder: Path, hpsea
     assert hpsearch("verify", "verdict").code == 0
 
 
+def test_a_tie_says_what_would_settle_it(study: str, folder: Path, hpsearch) -> None:
+    (folder / "verdict.yaml").write_text(STUDY.replace("[0.3, 0.6, 0.9]", "[0.3, 0.3001]"))
+    assert hpsearch("run", "verdict.yaml", "--on", "inline", "-q").code == 0
+    raced = hpsearch("confirm", "verdict", "--max-seeds", "6", "--on", "inline", "--progress", "none")
+    told = json.loads(hpsearch("confirm", "verdict", "--json", "-q").out)
+    assert len(told["ties"]) == 2
+    needed = told["seeds_to_settle"]
+    words = "more than 1,000 seeds" if needed is None else f"about {needed} seeds"
+    assert words in " ".join(raced.err.split())
+    assert (f"--again --max-seeds {needed}" in raced.err) is (needed is not None)
+    assert max(map(len, (raced.out + raced.err).splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -109,3 +122,18 @@ def test_artifacts_of_a_study_that_keeps_none(folder: Path, hpsearch) -> None:
     ended = hpsearch("artifacts", "list", "toy")
     assert (ended.code, ended.err) == (0, "toy keeps no checkpoint\n")
     assert json.loads(hpsearch("artifacts", "prune", "toy", "--json").out)["removed"] == []
+
+
+def test_what_a_plain_function_saves_stays_and_is_not_listed(folder: Path, hpsearch) -> None:
+    (folder / "fresh.py").write_text(
+        "def train(run):\n"
+        "    (run.checkpoint_dir / 'model.bin').write_bytes(b'12')\n"
+        "    return {'loss': run['x'], 'test_loss': 0.0}\n"
+    )
+    (folder / "verdict.yaml").write_text(STUDY + "keep: 1\n")
+    assert hpsearch("run", "verdict.yaml", "--on", "inline", "-q").code == 0
+    saved = sorted(folder.glob("hpsearch-files/verdict/*/0/checkpoint/model.bin"))
+    assert len(saved) == 4  # three of the grid, and the baseline
+    assert json.loads(hpsearch("artifacts", "list", "verdict", "--json").out)["artifacts"] == []
+    assert json.loads(hpsearch("artifacts", "prune", "verdict", "--json").out)["removed"] == []
+    assert all(file.read_bytes() == b"12" for file in saved)

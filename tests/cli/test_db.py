@@ -30,7 +30,7 @@ def test_info_check_backup_and_upgrade(hpsearch, tmp_path, monkeypatch):
     ended = hpsearch("db", "check")
     assert (ended.code, "older schema '0001'" in ended.err) == (5, True)
     ended = hpsearch("db", "upgrade", "--json")
-    told = {"schema": 1, "from": "0001", "to": "0002", "backup": "hpsearch.db.0001.backup"}
+    told = {"schema": 2, "from": "0001", "to": "0002", "backup": "hpsearch.db.0001.backup"}
     assert (ended.code, json.loads(ended.out)) == (0, told)
     assert "nothing to do" in hpsearch("db", "upgrade").err
     assert hpsearch("db", "check").err == "the database is sound\n"

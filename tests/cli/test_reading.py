@@ -32,7 +32,7 @@ def test_status(folder: Path, hpsearch) -> None:
     assert "failed 3" in lines["trials"]
     assert lines["best"].startswith("#1 loss 0.005")
     found = json.loads(hpsearch("status", "toy", "--json").out)
-    assert (found["schema"], found["trials"]) == (1, {"complete": 5, "diverged": 2, "failed": 3})
+    assert (found["schema"], found["trials"]) == (2, {"complete": 5, "diverged": 2, "failed": 3})
     assert hpsearch("status", "toy", "--watch").out.startswith("toy   complete")
 
 
@@ -99,9 +99,9 @@ def test_notes_and_tags_are_shown(folder: Path, hpsearch) -> None:
     assert json.loads(hpsearch("note", "toy/0/1", "seed 1", "--json").out)["address"] == "toy/0/1"
     assert hpsearch("tag", "toy", "paper", "-q").err == ""
     assert json.loads(hpsearch("tag", "toy/#1", "best", "--json").out) == {
-        "schema": 1,
+        "schema": 2,
         "address": "toy/1",
-        "tag": "best",
+        "text": "best",
     }
     study, trial, run = (hpsearch("show", address).out for address in ("toy", "toy/0", "toy/0/1"))
     for text in (study, trial):

@@ -88,7 +88,7 @@ def test_a_difference_ends_with_code_5_only_where_it_is_verified(
         "  hint: what differs is above; --tolerance allows more",
     ]
     found = json.loads(ended.out)
-    assert (found["schema"], found["tolerance"]) == (1, 1e-4)
+    assert (found["schema"], found["tolerance"]) == (2, 1e-4)
     run = found["runs"][0]
     assert (run["run"], run["result"], run["epoch"], run["metric"]) == ("toy/0/0", "differs", 3, "loss")
     assert (run["stored"], run["now"]) == (0.1234, pytest.approx(0.2525))

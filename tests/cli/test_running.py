@@ -48,7 +48,7 @@ def test_run_again_changes_nothing_and_json_is_one_object(fresh: Path, hpsearch)
     assert [line.split()[0] for line in first.err.splitlines()] == ["training"] * 3
     found = json.loads(first.out)
     assert (found["schema"], found["study"], found["state"], found["trials"]) == (
-        1,
+        2,
         "other",
         "complete",
         {"complete": 3},

@@ -76,7 +76,7 @@ def test_json_is_json(capfd: pytest.CaptureFixture[str]) -> None:
     out_json({"a": math.nan, "b": [math.inf, 1.5], 3: {"c": (1, "x\n")}})
     text = capfd.readouterr().out
     assert text.count("\n") == 1
-    assert json.loads(text) == {"a": None, "b": [None, 1.5], "3": {"c": [1, "x\n"]}}
+    assert json.loads(text) == {"schema": 2, "a": None, "b": [None, 1.5], "3": {"c": [1, "x\n"]}}
 
 
 def test_addresses() -> None:

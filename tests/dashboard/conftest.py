@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import hpsearch as hp
+from hpsearch.cli.app import main
 from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.app import make_app
 from hpsearch.dashboard.record import Record
@@ -76,3 +78,18 @@ def answer_of(client: TestClient, address: str) -> Any:
             return told
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
+    """What a command says with ``--json``."""
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["hpsearch", *words, "--json"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    return json.loads(capsys.readouterr().out)
+
+
+def without(found: dict[str, Any], *names: str) -> dict[str, Any]:
+    """All of it but these names."""
+    return {name: value for name, value in found.items() if name not in names}

@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import hpsearch as hp
+from hpsearch import reproduce
 from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.app import make_app
 from hpsearch.dashboard.pages.trial import decisions_about, ending, failures, surroundings
@@ -67,7 +68,11 @@ def test_a_trial_that_went_well(odd) -> None:
     text = words(client, f"/s/odd/t/{best.number}")
     assert f'{best.value:.4g} <span class="spread">± 0</span> <span class="spread">(2)</span>' in text
     assert "Rank</span><b>1 <span" in text
-    assert f"hpsearch rerun odd/{best.number} --db {url}" in text
+    assert f"hpsearch rerun odd/{best.number} --verify --db {url}" in text
+    raw = client.get(f"/s/odd/t/{best.number}").text
+    copied = [html.unescape(found) for found in re.findall('data-copy="([^"]*)"', raw)]
+    assert reproduce.command(results.study, best.trial, db=url).rstrip("\n") in copied
+    assert reproduce.snippet(results.study, best.trial).rstrip("\n") in copied
     assert f'href="/s/odd/t/{best.number}/1">1</a>' in text
     assert f"/figures/trial_curves?trial={best.number}" in text
     assert "What went wrong" not in text

@@ -1,6 +1,6 @@
 """``/api/v1``: a file a noun. The pages use nothing else.
 
-``models`` and ``conclusions`` are what answers look like, ``shapes`` makes plain data of the record's,
+``models`` and ``conclusions`` are what answers look like, ``hpsearch.shapes`` makes them, as for ``--json``,
 ``answer`` is what all answers have in common, ``asked`` what actions are asked, ``looking`` how the test set is looked
 at, ``schema`` is how OpenAPI tells of them.
 """

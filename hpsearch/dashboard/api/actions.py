@@ -6,22 +6,21 @@ A program is answered with JSON; the form of a page, which works without a scrip
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.responses import RedirectResponse
 
-from hpsearch import actions
+from hpsearch import actions, shapes
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.api.answer import ProblemDetails, told
 from hpsearch.dashboard.api.asked import NoteAsked, RevealAsked, StopAsked, TagAsked, body_of, from_page, schema_of
 from hpsearch.dashboard.api.looking import look
 from hpsearch.dashboard.wanted import TheNumber, TheRecord, TheView
 from hpsearch.errors import UsageError
-from hpsearch.ship import Look
 from hpsearch.verdict import Spread
 
 router = APIRouter(
@@ -51,6 +50,7 @@ FAILED: dict[int | str, dict[str, Any]] = {
 class Written:
     """A note or a tag, as it is kept."""
 
+    schema: int
     #: what it is about
     address: str
     text: str
@@ -61,6 +61,7 @@ class Written:
 class StopTold:
     """What came of asking a study to stop."""
 
+    schema: int
     study: str
     #: false: it is not running
     asked: bool
@@ -72,6 +73,7 @@ class StopTold:
 class LookTold:
     """What was seen of the test set, beside the validation part, and how this look is recorded."""
 
+    schema: int
     study: str
     trial: int
     #: of the study's looks, counted from 1: a value chosen among several is optimistic
@@ -139,7 +141,7 @@ def stop(
 ) -> Response:
     """Ask the coordinator of a study to stop: it finishes the runs in flight first, and can be resumed."""
     found = actions.stop(record.url, view.name, now=asked.now)
-    return _answer(request, _page(view.name), "stop" if found.asked else "idle", lambda: asdict(found))
+    return _answer(request, _page(view.name), "stop" if found.asked else "idle", lambda: shapes.stopping(found))
 
 
 @router.post("/reveal-test", response_model=LookTold, responses=FAILED, openapi_extra=schema_of(RevealAsked))
@@ -159,21 +161,7 @@ def reveal_test(
         raise UsageError(words, hint=f"trial={number}")
     seen = look(record, view.name, number, reason=reason, again=asked.again)
     to = f"{_page(view.name)}/ship?t={number}"
-    return _answer(request, to, "look", lambda: _told(view.name, view.subject.metric, seen))
-
-
-def _told(study: str, metric: str, seen: Look) -> LookTold:
-    return LookTold(
-        study=study,
-        trial=seen.trial,
-        number=seen.number,
-        who=seen.who,
-        when=datetime.fromtimestamp(seen.when, UTC),
-        reason=seen.reason,
-        metrics=seen.metrics,
-        metric=metric,
-        validation=seen.validation,
-    )
+    return _answer(request, to, "look", lambda: shapes.look(view.name, view.subject.metric, seen))
 
 
 def _page(study: str) -> str:
@@ -183,13 +171,13 @@ def _page(study: str) -> str:
 def _written(request: Request, address: str, text: str, done: str) -> Response:
     study, _, trial = address.partition("/")
     to = f"{_page(study)}/t/{trial}" if trial else _page(study)
-    return _answer(request, to, done, lambda: {"address": address, "text": text.strip()}, 201)
+    return _answer(request, to, done, lambda: shapes.said(address, text.strip()), 201)
 
 
-def _answer(request: Request, to: str, done: str, make: Callable[[], Any], status: int = 200) -> Response:
+def _answer(request: Request, to: str, done: str, make: Callable[[], shapes.Shape], status: int = 200) -> Response:
     """JSON; for a page's form the page to go to (``to``), which says what was ``done`` (``frame.DONE``)."""
     if from_page(request):
         return RedirectResponse(f"{to}{'&' if '?' in to else '?'}done={done}", 303)
-    response = told(make())
+    response = told(shapes.numbered(make()))
     response.status_code = status
     return response

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from pydantic_core import to_json
 
 from hpsearch.dashboard.record import View
+from hpsearch.shapes import numbered
 
 
 @final
@@ -44,6 +45,11 @@ UNCHANGED: dict[int | str, dict[str, Any]] = {
 def told(content: Any, headers: dict[str, str] | None = None) -> Response:
     """An answer as JSON; what is not finite is null, times are UTC."""
     return Response(to_json(content, inf_nan_mode="null"), headers=headers, media_type="application/json")
+
+
+def shaped(request: Request, view: View, make: Callable[[], Mapping[str, Any]]) -> Response:
+    """As ``answer``, of a shape that ``--json`` prints too."""
+    return answer(request, view, lambda: numbered(make()))
 
 
 def answer(request: Request, view: View, make: Callable[[], Any]) -> Response:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
 from hpsearch import compare as comparing
+from hpsearch import shapes
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.api import shapes
-from hpsearch.dashboard.api.answer import UNCHANGED, answer, told
+from hpsearch.dashboard.api.answer import UNCHANGED, shaped, told
 from hpsearch.dashboard.api.conclusions import StudyComparison, TrialComparison
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import TheRecord, TheView, view_of
 from hpsearch.errors import NotFoundError, UsageError, shown
 from hpsearch.trial import LARGEST, LONGEST_NAME, Direction, Trial
+from hpsearch.verdict import Paired
 
 router = APIRouter(prefix="/api/v1", tags=["comparison"])
 Number = Annotated[int, Query(description="a trial's number", ge=0, le=LARGEST)]
@@ -42,7 +43,7 @@ def trials(
         raise UsageError(f"metric {shown(metric)} does not say which way is better", hint="direction=maximize")
     pair = [view.trial(a), view.trial(b)]
     _check_alpha(alpha)
-    return answer(request, view, lambda: compared(view, pair, metric, direction, alpha))
+    return shaped(request, view, lambda: compared(view, pair, metric, direction, alpha))
 
 
 def compared(
@@ -68,13 +69,8 @@ def compared(
         value = comparing.at_best_epoch(own)
         rows.append(comparing.trial_row(view.name, trial, confirmed=fresh, value=value))
     differences = [*comparing.param_differences(trials), *comparing.origin_differences([view.summary] * 2, trials)]
-    return {
-        "schema": 1,
-        "trials": [shapes.compared_trial(row) for row in rows],
-        "confirmed": fresh,
-        "verdicts": [asdict(pair) for pair in comparing.verdicts(rows, direction or view.direction, alpha=alpha)],
-        "differences": [asdict(row) for row in differences],
-    }
+    verdicts = comparing.verdicts(rows, direction or view.direction, alpha=alpha)
+    return shapes.trials_compared(rows, verdicts, differences, confirmed=fresh)
 
 
 def _check_alpha(alpha: float) -> None:
@@ -96,7 +92,7 @@ def studies(
         raise UsageError("s names one study only", hint="s=digits-grid&s=digits-random")
     _check_alpha(alpha)
     views = [view_of(request, name) for name in names]
-    return told(compared_studies(views, alpha))
+    return told(shapes.numbered(compared_studies(views, alpha)))
 
 
 def compared_studies(views: list[View], alpha: float) -> dict[str, Any]:
@@ -104,21 +100,13 @@ def compared_studies(views: list[View], alpha: float) -> dict[str, Any]:
     rows = [comparing.study_row(view.summary, view.trials) for view in views]
     best = [(row.study, row.best) for row in rows if row.best]
     found: list[comparing.Search] = []
-    ahead: list[dict[str, Any]] = []
-    judged: list[dict[str, Any]] = []
+    ahead: list[tuple[comparing.Search, comparing.Search, float | None]] = []
+    judged: Sequence[Paired] = ()
     if len({(row.metric, row.direction) for row in rows}) == 1:
         way, fresh = Direction(rows[0].direction), comparing.confirmed([trial for _, trial in best])
         found = comparing.searches([(view.summary, view.trials) for view in views])
-        ahead = [
-            {"a": a.studies, "b": b.studies, "n": a.n, "probability": p} for a, b, p in comparing.chances(found, way)
-        ]
+        ahead = comparing.chances(found, way)
         if len(best) == len(rows):
             sides = [comparing.trial_row(name, trial, confirmed=fresh) for name, trial in best]
-            judged = [asdict(pair) for pair in comparing.verdicts(sides, way, alpha=alpha)]
-    return {
-        "schema": 1,
-        "studies": [shapes.compared_study(row) for row in rows],
-        "searches": [asdict(search) for search in found],
-        "ahead": ahead,
-        "best": judged,
-    }
+            judged = comparing.verdicts(sides, way, alpha=alpha)
+    return shapes.studies_compared(rows, found, ahead, judged)

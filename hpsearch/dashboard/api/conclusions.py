@@ -25,6 +25,7 @@ class ComparedTrial:
     state: State
     value: float | None
     sd: float | None
+    diverged: bool
     #: seed: value of the run that counts
     values: Mapping[int, float]
     seconds: float
@@ -239,5 +240,6 @@ class DecisionTold:
 class Decisions:
     """What was decided and why, oldest first."""
 
+    schema: int
     study: str
     decisions: Sequence[DecisionTold]

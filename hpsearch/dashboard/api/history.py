@@ -6,15 +6,15 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from hpsearch import shapes
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.api.answer import UNCHANGED, answer
+from hpsearch.dashboard.api.answer import UNCHANGED, answer, shaped
 from hpsearch.dashboard.api.conclusions import (
     Decisions,
-    DecisionTold,
     Round,
     Rounds,
     Worker,
@@ -25,7 +25,6 @@ from hpsearch.dashboard.api.models import BestTrial
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import TheView
 from hpsearch.errors import UsageError
-from hpsearch.further import sealed
 from hpsearch.parameter import Categorical
 from hpsearch.strategy import Decision
 from hpsearch.trial import Run, State, Trial, best_trials
@@ -180,14 +179,10 @@ def decisions(
     kind: Annotated[str | None, Query(description="only these: `zoom`, `prune`, `race` ...", max_length=40)] = None,
 ) -> Response:
     """What was decided and why, oldest first."""
-    return answer(request, view, lambda: decisions_of(view, kind))
+    return shaped(request, view, lambda: decisions_of(view, kind))
 
 
-def decisions_of(view: View, kind: str | None = None) -> Decisions:
+def decisions_of(view: View, kind: str | None = None) -> dict[str, Any]:
     """The decisions; of a look at the test set that it was, by whom and why, and not what was seen."""
-    made = [
-        DecisionTold(kind=d.kind, subject=d.subject, reason=d.reason, details=sealed(d).details, batch=d.batch)
-        for d in view.decisions
-        if kind is None or d.kind == kind
-    ]
-    return Decisions(study=view.name, decisions=made)
+    found = [decision for decision in view.decisions if kind is None or decision.kind == kind]
+    return {"study": view.name, "decisions": [shapes.decision(decision) for decision in found]}

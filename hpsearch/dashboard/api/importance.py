@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from hpsearch import shapes
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.api.answer import UNCHANGED, answer, told
 from hpsearch.dashboard.api.conclusions import ImportancesTold
@@ -38,9 +38,7 @@ def importance(request: Request, view: TheView, source: TheSource) -> Response:
 def importances_of(view: View, source: Source, found: Importances) -> dict[str, Any]:
     """As ``hpsearch importance STUDY --json``."""
     seen = source.subject
-    profiles = [asdict(profile_of(n, p, seen.trials, seen.direction)) for n, p in seen.space.searched.items()]
+    profiles = [profile_of(name, p, seen.trials, seen.direction) for name, p in seen.space.searched.items()]
     edges = edges_of(seen.space, seen.trials, seen.direction)
     gain = more_trials(seen.trials, seen.direction, independent=seen.strategy in INDEPENDENT)
-    made = {"schema": 1, "study": view.name, **asdict(found), "profiles": profiles}
-    made["edges"] = [asdict(edge) | {"words": edge.words} for edge in edges]
-    return made | {"gain": None if gain is None else asdict(gain) | {"words": gain.words}}
+    return shapes.numbered(shapes.importance(view.name, found, profiles, edges, gain))

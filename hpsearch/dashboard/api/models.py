@@ -20,6 +20,15 @@ Setting = float | int | str | bool | None
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Said:
+    """What somebody wrote of a study, a trial or a run: a note or a tag."""
+
+    address: str
+    text: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class BestTrial:
     """The best complete trial. Its value is optimistic: it is the best of many."""
 
@@ -54,6 +63,9 @@ class StudyTold:
     file: str
     fenced: int
     tags: Sequence[str]
+    #: of its trials and runs
+    trial_tags: Sequence[Said]
+    notes: Sequence[Said]
 
 
 @final
@@ -61,6 +73,7 @@ class StudyTold:
 class StudyPage:
     """Studies, the latest changed first."""
 
+    schema: int
     studies: Sequence[StudyTold]
     #: that fit, on all pages
     total: int
@@ -70,18 +83,10 @@ class StudyPage:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Note:
-    """What somebody wrote of a study, a trial or a run."""
-
-    address: str
-    text: str
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
 class WholeStudy:
     """A study by itself."""
 
+    schema: int
     study: str
     #: `running`, `complete`, `stopped`, `interrupted` or `failed`
     state: str
@@ -103,11 +108,13 @@ class WholeStudy:
     file: str
     fenced: int
     tags: Sequence[str]
+    #: of its trials and runs
+    trial_tags: Sequence[Said]
+    notes: Sequence[Said]
     #: changes with anything that can be seen of the study; the `ETag`
     revision: str
     #: of the best trial, over the search's seeds
     interval: Spread | None
-    notes: Sequence[Note]
     #: what the study file says
     spec: Mapping[str, Any]
 
@@ -134,8 +141,7 @@ class RunTold:
     seconds: float
     worker: str
     engine: str
-    #: place in the trial's `environments`
-    environment: int | None
+    environment: Environment | None
 
 
 @final
@@ -145,8 +151,10 @@ class Commands:
 
     show: str
     study_file: str
-    rerun: str
+    #: compares each epoch with the record; null while none of it has ended
+    rerun: str | None
     ship: str
+    #: a program that trains it without the record
     python: str
 
 
@@ -155,6 +163,7 @@ class Commands:
 class WholeTrial:
     """A trial with its runs."""
 
+    schema: int
     study: str
     trial: int
     state: State
@@ -167,8 +176,9 @@ class WholeTrial:
     #: over the search's seeds; all but the study's own at each run's best epoch
     metrics: Mapping[str, Spread]
     runs: Sequence[RunTold]
-    environments: Sequence[Environment]
-    notes: Sequence[str]
+    #: of it and its runs
+    notes: Sequence[Said]
+    tags: Sequence[Said]
     commands: Commands
 
 

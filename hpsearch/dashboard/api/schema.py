@@ -16,6 +16,7 @@ Everything that the pages show. Reading is free on a loopback address without a 
 - Times are UTC, ISO 8601. A number that is not finite is `null`; what diverged says `"diverged": true`.
 - A value over several seeds comes with its standard deviation, the number of seeds and a 95 % interval of its mean.
 - Answers about a study have its revision as `ETag`; sent back as `If-None-Match`, it gives 304 until something changes.
+- An answer with a `schema` is an object that `hpsearch ... --json` prints too; it may say more here.
 - Errors are problem details (RFC 9457) with a `hint`: the way out.
 """
 TAGS = [

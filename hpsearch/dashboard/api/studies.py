@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from hpsearch import shapes
 from hpsearch.archive import StudySummary
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.api import shapes
-from hpsearch.dashboard.api.answer import UNCHANGED, answer, conditional, told
+from hpsearch.dashboard.api.answer import UNCHANGED, conditional, shaped, told
 from hpsearch.dashboard.api.models import StudyPage, WholeStudy
 from hpsearch.dashboard.paging import decoded, encoded, foreign
 from hpsearch.dashboard.wanted import TheRecord, TheView
@@ -43,7 +43,8 @@ def studies(
         rest = [summary for summary in found if _place(summary) > last]
     shown = rest[:limit]
     following = encoded(_place(shown[-1])) if len(rest) > limit else None
-    return told({"studies": [shapes.study(summary) for summary in shown], "total": len(found), "next": following})
+    listed = [shapes.study(summary) for summary in shown]
+    return told(shapes.numbered({"studies": listed, "total": len(found), "next": following}))
 
 
 def _says(summary: StudySummary, q: str) -> bool:
@@ -66,7 +67,8 @@ def _read(cursor: str) -> tuple[float, str]:
 @role(Role.READ)
 def study(request: Request, view: TheView) -> Response:
     """A study: its state, its best trial with the interval, its notes, what it searches."""
-    return answer(request, view, lambda: shapes.whole_study(view))
+    best = next(iter(view.results.top(1)), None)
+    return shaped(request, view, lambda: shapes.whole_study(view.summary, best) | {"revision": view.revision})
 
 
 @router.get("/{study}/report", response_class=Response, responses=UNCHANGED | {200: {"content": HTML}})

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from hpsearch import shapes
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.api import shapes
-from hpsearch.dashboard.api.answer import UNCHANGED, answer, conditional, told
+from hpsearch.dashboard.api.answer import UNCHANGED, conditional, shaped, told
 from hpsearch.dashboard.api.models import TrialColumns, TrialPage, WholeTrial
 from hpsearch.dashboard.paging import page
 from hpsearch.dashboard.query import ordered
 from hpsearch.dashboard.record import View
-from hpsearch.dashboard.wanted import TheNumber, TheSource, TheView
+from hpsearch.dashboard.wanted import TheNumber, TheRecord, TheSource, TheView
 from hpsearch.errors import UsageError, shown
 from hpsearch.export import encoded
 from hpsearch.figures.subject import some
@@ -87,10 +87,18 @@ def trials(
 
 @router.get("/{number}", response_model=WholeTrial)
 @role(Role.READ)
-def trial(request: Request, view: TheView, number: TheNumber) -> Response:
-    """A trial with its runs, every metric with its interval, where it was trained and how to train it again."""
+def trial(request: Request, record: TheRecord, view: TheView, number: TheNumber) -> Response:
+    """A trial with its runs, every metric with its interval, where it was trained and how to train it again.
+
+    What `hpsearch show ADDRESS --json` prints; the curves that are in its runs there have a route of their own.
+    """
     found = view.trial(number)
-    return answer(request, view, lambda: shapes.trial(view, found, view.archive.curves(view.name, [number])))
+
+    def make() -> dict[str, Any]:
+        curves = view.archive.curves(view.name, [number])
+        return shapes.whole_trial(view.summary, found, curves, db=record.portable_url)
+
+    return shaped(request, view, make)
 
 
 def row(trial: Trial) -> dict[str, Any]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from hpsearch import reproduce
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.pages.frame import card, study_page
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.standing import stages
 from hpsearch.dashboard.wanted import TheNumber, TheRecord, TheView
+from hpsearch.errors import UsageError
 from hpsearch.further import CONFIRMED, DROP, REVEAL
 from hpsearch.strategy import Decision
-from hpsearch.trial import Environment, Run, best_trials
+from hpsearch.trial import Environment, Run, Trial, best_trials
 from hpsearch.written import printable
 
 router = APIRouter(include_in_schema=False)
@@ -80,10 +83,24 @@ def trial(request: Request, record: TheRecord, view: TheView, number: TheNumber)
         previous=number - 1 if number else None,
         following=number + 1 if number + 1 < len(view.trials) else None,
         commands=[
-            ("Train it again and compare each epoch", f"hpsearch rerun {address}{record.db_option}"),
             ("As a study file of its own", f"hpsearch show {address} --yaml{record.db_option}"),
         ],
+        listings=listings(view, found, record.portable_url),
     )
+
+
+def listings(view: View, trial: Trial, db: str) -> list[tuple[str, str]]:
+    """How to train it again, in words and as what to type: a command, where there is something to compare with; Python.
+
+    Args:
+        view: of its study.
+        trial: it.
+        db: the database's address, without a password.
+    """
+    found = [("Python that needs no record", reproduce.snippet(view.summary, trial))]
+    with suppress(UsageError):  # it has not ended
+        found.insert(0, ("A command that compares each epoch", reproduce.command(view.summary, trial, db=db)))
+    return [(words, text.rstrip("\n")) for words, text in found]
 
 
 def ranks(view: View) -> dict[int, int]:

@@ -114,7 +114,7 @@ def _summary(study: MemoryStudy) -> StudySummary:
     live = study.live
     trials = [as_seen(study.trials[number], live=live) for number in sorted(study.trials)]
     complete = [trial for trial in trials if trial.state is State.COMPLETE and trial.value is not None]
-    sign = 1 if study.record.spec.get("direction", "minimize") == Direction.MINIMIZE else -1
+    sign = Direction(study.record.spec.get("direction", "minimize")).sign
     best = min(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
     state, reason, holder = study.state, study.reason, study.holder
     if state == "running" and not live:

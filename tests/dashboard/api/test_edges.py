@@ -100,9 +100,9 @@ def test_what_was_seen_of_the_test_set_stays_there(url: str) -> None:
     seen = Record(url).view("fine")
     details = {"look": 1, "who": "me", "test": {"test_loss": [0.123]}}
     look = Decision(kind=REVEAL, subject="3", reason="the paper", details=details)
-    told = decisions_of(replace(seen, read=replace(seen.read, decisions=[look]))).decisions[0]
-    assert told.details == {"look": 1, "who": "me"}
-    assert told.reason == "the paper"
+    told = decisions_of(replace(seen, read=replace(seen.read, decisions=[look])))["decisions"][0]
+    assert told["details"] == {"look": 1, "who": "me"}
+    assert told["reason"] == "the paper"
 
 
 def test_one_seed_has_no_interval(odd: TestClient) -> None:
