@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, TypeVar, final
+from typing import Any, NamedTuple, TypeVar, final
 
 from hpsearch.errors import NotFoundError
 from hpsearch.strategy import Decision
@@ -68,6 +68,90 @@ class Curve:
     values: Sequence[float]
 
 
+class Revision(NamedTuple):
+    """While this is the same, so is what a reader sees of a study; its ``seconds`` aside, which pass by themselves.
+
+    ``str`` of it is one word of ASCII, fit for an ETag.
+    """
+
+    #: seconds since 1970, UTC: another study of the same name is another one
+    created: float
+    #: how often a coordinator has taken the study
+    opened: int
+    #: turns written
+    rev: int
+    #: as ``StudySummary`` has it: also that a coordinator is gone shows here
+    state: str
+    #: notes and tags that were given
+    said: int
+
+    def __str__(self) -> str:
+        return f"{round(self.created * 1e6):x}-{self.opened}-{self.rev}-{self.said}-{self.state}"
+
+
+class Outline(NamedTuple):
+    """What a trial's record comes to, in a few numbers, which tell whether it has changed.
+
+    A trial of which no run is running has not changed while its outline is the same: a run that was started since has
+    another attempt, or has paused at a later epoch, and finished states never change.
+    """
+
+    #: the trial's own state is final
+    final: bool
+    runs: int
+    #: of the runs
+    queued: int
+    running: int
+    paused: int
+    #: sums over the runs that are not final: of their attempts, of their last epochs (0 while there is none)
+    attempts: int
+    epochs: int
+
+
+def outline_of(trial: Trial) -> Outline:
+    """The outline of a trial as it is stored."""
+    unfinished = [run for run in trial.runs if not run.state.final]
+    states = [run.state for run in unfinished]
+    return Outline(
+        final=trial.state.final,
+        runs=len(trial.runs),
+        queued=states.count(State.QUEUED),
+        running=states.count(State.RUNNING),
+        paused=states.count(State.PAUSED),
+        attempts=sum(run.attempt for run in unfinished),
+        epochs=sum(run.last_epoch or 0 for run in unfinished),
+    )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What has changed in a study since a reader looked; all of it is of one moment."""
+
+    revision: Revision
+    summary: StudySummary
+    #: those that may have changed, whole, in number order
+    trials: Sequence[Trial]
+    #: of these trials, by number
+    outlines: Mapping[int, Outline]
+    #: so many more have changed: the next call gives them
+    left: int
+    #: those that the reader did not have, oldest first
+    decisions: Sequence[Decision]
+
+
+def changed(known: Mapping[int, Outline], found: Mapping[int, Outline], most: int) -> tuple[list[int], int]:
+    """Numbers of the trials to read again, ascending: at most ``most`` that have changed, and how many are left.
+
+    Trials with running runs come with the last of them: they may have changed where their outlines have not.
+    """
+    other = [number for number, outline in found.items() if known.get(number) != outline]
+    if len(other) > most:
+        return sorted(other)[:most], len(other) - most
+    running = [number for number, outline in found.items() if outline.running and known.get(number) == outline]
+    return sorted(other + running), 0
+
+
 def stitched(told: Iterable[tuple[int, int, T]], last: int) -> list[tuple[int, T]]:
     """A run's course through its attempts, as (epoch, what was told).
 
@@ -125,6 +209,22 @@ class Archive(ABC):
     @abstractmethod
     def study(self, name: str) -> StudySummary:
         """One study."""
+
+    @abstractmethod
+    def revisions(self) -> dict[str, Revision]:
+        """By name, of all studies. One small query, cheap enough to be asked every second."""
+
+    @abstractmethod
+    def changes(self, study: str, known: Mapping[int, Outline], *, decisions: int = 0, most: int = 1000) -> Changes:
+        """What has changed since a reader looked.
+
+        Args:
+            study: its name.
+            known: the outlines of the trials that the reader has, as earlier calls gave them.
+            decisions: so many of them the reader has.
+            most: no more changed trials at once, so that a transaction stays short; those with running runs come
+                with the last part, whatever their number.
+        """
 
     @abstractmethod
     def trials(self, study: str, numbers: Sequence[int] | None = None) -> list[Trial]:

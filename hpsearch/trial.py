@@ -87,7 +87,7 @@ class RunKey(NamedTuple):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
     """The weights of a run's best epoch, as a file."""
 
@@ -98,7 +98,7 @@ class Checkpoint:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
     """Where a run was trained. No environment variables, no secrets."""
 
@@ -116,7 +116,7 @@ class Environment:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
     """One training of one trial with one seed, as it is recorded."""
 
@@ -146,7 +146,7 @@ class Run:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
     """One setting of the hyperparameters, as it is recorded."""
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.archive import Archive
+from hpsearch.archive import Archive, outline_of
 from hpsearch.errors import NotFoundError, StoreError, StudyChangedError, StudyHeldError
+from hpsearch.mirror import Mirror
 from hpsearch.store import Claim, Command, Holder, Score, Snapshot, Store, StudyRecord, Turn, this_process
 from hpsearch.strategy import Decision
 from hpsearch.trial import (
@@ -578,6 +579,8 @@ class StoreConformance:
             lambda: archive.study("digit"),
             lambda: archive.trials("digit"),
             lambda: archive.curves("digit", [0]),
+            lambda: archive.changes("digit", {}),
+            lambda: Mirror(archive, "digit").refresh(),
             lambda: archive.layers("digit", RunKey(0, 0)),
             lambda: archive.decisions("digit"),
             lambda: doors.store().delete("digit"),
@@ -618,6 +621,123 @@ class StoreConformance:
         assert [curve.metric for curve in doors.archive().curves("digits", [0])] == [name]
         summary = doors.archive().study("digits")
         assert (summary.text, summary.spec["x"]) == (hostile, hostile)
+
+    # Reading again and again
+
+    def test_a_revision_changes_with_all_that_a_reader_sees(self, doors):
+        archive, seen = doors.archive, []
+
+        def look():
+            (revision,) = archive().revisions().values()
+            assert revision == archive().changes("digits", {}).revision == archive().revisions()["digits"]
+            assert str(revision).isascii()
+            assert revision.state == archive().study("digits").state
+            seen.append(str(revision))
+
+        store = doors.store()
+        store.open(RECORD, ELSEWHERE, lease_s=LONG_S)
+        look()
+        store.write(Turn(trials=[trial(0, (0,))]))
+        look()
+        doors.store().send("digits", Command(verb="note", payload={"address": "digits", "text": "odd"}))
+        look()
+        doors.store().send("digits", Command(verb="tag", payload={"address": "digits", "text": "paper"}))
+        look()
+        store.renew(1.0)
+        assert str(archive().revisions()["digits"]) == seen[-1]
+        store.open(RECORD, ELSEWHERE, lease_s=0.05)
+        time.sleep(0.1)
+        look()
+        assert seen[-1].endswith("interrupted")
+        store = doors.store()
+        store.open(RECORD, this_process(), lease_s=LONG_S)
+        look()
+        store.close("stopped")
+        look()
+        doors.store().delete("digits")
+        assert archive().revisions() == {}
+        doors.store().open(RECORD, ELSEWHERE, lease_s=LONG_S)
+        look()
+        assert len(set(seen)) == len(seen) == 8
+
+    def test_revisions_are_of_all_studies(self, doors):
+        begun(doors).close("complete")
+        doors.store().open(replace(RECORD, name="second"), this_process(), lease_s=LONG_S)
+        states = {name: revision.state for name, revision in doors.archive().revisions().items()}
+        assert states == {"digits": "complete", "second": "running"}
+
+    def test_changes_are_what_a_reader_lacks(self, doors):
+        store = begun(doors, trials=5)
+        store.write(Turn(finished=[done(RunKey(n, 0)) for n in (0, 1)], scores=[score(0), score(1)]))
+        store.write(Turn(trials=[trial(5, (0,))], decisions=[Decision(kind="a", subject="x", reason="r")]))
+        read = doors.archive().changes
+        all_ = read("digits", {})
+        assert (list(all_.trials), all_.left) == (doors.archive().trials("digits"), 0)
+        assert all_.outlines == {one.number: outline_of(one) for one in all_.trials}
+        assert all_.summary == doors.archive().study("digits")
+        assert [one.kind for one in all_.decisions] == ["a"]
+        known = dict(all_.outlines)
+        again = read("digits", known, decisions=1)
+        # Those with running runs may have changed: nothing else is read again.
+        assert ([one.number for one in again.trials], again.decisions) == ([2, 3, 4], [])
+        part = read("digits", {}, most=4)
+        assert ([one.number for one in part.trials], part.left) == ([0, 1, 2, 3], 2)
+        rest = read("digits", part.outlines, most=4)
+        assert ([one.number for one in rest.trials], rest.left) == ([2, 3, 4, 5], 0)
+        store.write(Turn(cancelled=[RunKey(5, 0)], scores=[score(5, None, State.CANCELLED, seq=3)]))
+        assert [one.number for one in read("digits", known).trials] == [2, 3, 4, 5]
+
+    def test_a_mirror_is_the_record_after_every_turn(self, doors):
+        store, mirror, key = begun(doors, trials=3, seeds=(0, 1)), Mirror(doors.archive(), "digits"), RunKey(0, 0)
+        point = EpochReport(run=key, attempt=1, epoch=0, metrics={"loss": 1.0})
+        ends = [done(RunKey(n, s)) for n in (0, 1) for s in (0, 1) if (n, s) != (0, 0)]
+        further = RunKey(1, 7)
+        turns = [
+            Turn(epochs=[point], pauses=[PausedReport(run=key, attempt=1, epoch=0, seconds=1.0)]),
+            Turn(finished=ends, scores=[score(1)], decisions=[Decision(kind="zoom", subject="lr", reason="r")]),
+            Turn(claims=[Claim(run=key, attempt=1)]),
+            Turn(pauses=[PausedReport(run=key, attempt=1, epoch=4, seconds=1.0)]),
+            Turn(losses=[Lost(run=key, attempt=1, cause="oom")]),
+            Turn(claims=[Claim(run=key, attempt=2)], trials=[trial(3)]),
+            Turn(finished=[done(key, attempt=2)], scores=[score(0)]),
+            Turn(runs=[Run(key=further, stage=Stage.CONFIRM)]),
+            Turn(claims=[Claim(run=further, attempt=1)]),
+            Turn(finished=[done(further)]),
+            Turn(cancelled=[RunKey(3, 0), RunKey(3, 1)], scores=[score(3, None, State.CANCELLED, seq=3)]),
+        ]
+        for turn in turns:
+            before = mirror.refresh()
+            assert before is mirror.refresh()
+            store.write(turn)
+            after = mirror.refresh()
+            assert before.revision != after.revision
+            self._assert_same(doors, after)
+        # As above, but two turns between two looks.
+        for turn in [Turn(losses=[Lost(run=RunKey(2, 0), attempt=1, cause="oom")]), Turn()]:
+            store.write(turn)
+        self._assert_same(doors, mirror.refresh())
+        store.close("interrupted", "by the user")
+        self._assert_same(doors, mirror.refresh())
+        assert mirror.refresh().trials[2].state is State.QUEUED
+
+    def _assert_same(self, doors, view):
+        archive = doors.archive()
+        assert list(view.trials) == archive.trials("digits")
+        assert list(view.decisions) == archive.decisions("digits")
+        assert view.summary == archive.study("digits")
+
+    def test_a_mirror_sees_that_a_study_was_replaced(self, doors):
+        store, mirror = begun(doors, trials=2), Mirror(doors.archive(), "digits")
+        store.write(Turn(decisions=[Decision(kind="a", subject="x", reason="r")]))
+        assert len(mirror.refresh().trials) == 2
+        store.close("stopped")
+        doors.store().delete("digits")
+        with pytest.raises(NotFoundError):
+            mirror.refresh()
+        other = doors.store()
+        other.open(RECORD, this_process(), lease_s=LONG_S)
+        other.write(Turn(trials=[replace(trial(0, (0,)), params={"lr": 7.0})]))
+        self._assert_same(doors, mirror.refresh())
 
     # Commands and deletion
 

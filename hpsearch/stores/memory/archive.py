@@ -6,7 +6,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import final
 
-from hpsearch.archive import Archive, Curve, StudySummary, T, as_seen, stitched
+from hpsearch.archive import (
+    Archive,
+    Changes,
+    Curve,
+    Outline,
+    Revision,
+    StudySummary,
+    T,
+    as_seen,
+    changed,
+    outline_of,
+    stitched,
+)
 from hpsearch.stores.memory.record import AttemptKey, MemoryRecord, MemoryStudy
 from hpsearch.strategy import Decision
 from hpsearch.trial import Checkpoint, Direction, Lost, RunKey, State, Trial
@@ -25,6 +37,23 @@ class MemoryArchive(Archive):
 
     def study(self, name: str) -> StudySummary:
         return _summary(self._record.find(name))
+
+    def revisions(self) -> dict[str, Revision]:
+        return {name: _revision(study, _summary(study)) for name, study in self._record.studies.items()}
+
+    def changes(self, study: str, known: Mapping[int, Outline], *, decisions: int = 0, most: int = 1000) -> Changes:
+        found = self._record.find(study)
+        outlines = {number: outline_of(trial) for number, trial in found.trials.items()}
+        numbers, left = changed(known, outlines, most)
+        summary = _summary(found)
+        return Changes(
+            revision=_revision(found, summary),
+            summary=summary,
+            trials=[as_seen(found.trials[number], live=bool(summary.holder)) for number in numbers],
+            outlines={number: outlines[number] for number in numbers},
+            left=left,
+            decisions=found.decisions[decisions:],
+        )
 
     def trials(self, study: str, numbers: Sequence[int] | None = None) -> list[Trial]:
         found = self._record.find(study)
@@ -64,6 +93,11 @@ class MemoryArchive(Archive):
         return list(self._record.find(study).decisions)
 
 
+def _revision(study: MemoryStudy, summary: StudySummary) -> Revision:
+    said = len(study.notes)
+    return Revision(created=study.created, opened=study.epoch, rev=study.rev, state=summary.state, said=said)
+
+
 def _course(study: MemoryStudy, key: RunKey, told: Mapping[AttemptKey, Mapping[int, T]]) -> list[tuple[int, T]]:
     causes = study.attempts.get(key, {})
     last = max(causes, default=0)
@@ -76,12 +110,13 @@ def _course(study: MemoryStudy, key: RunKey, told: Mapping[AttemptKey, Mapping[i
 
 
 def _summary(study: MemoryStudy) -> StudySummary:
-    trials = [as_seen(study.trials[number], live=study.live) for number in sorted(study.trials)]
+    live = study.live
+    trials = [as_seen(study.trials[number], live=live) for number in sorted(study.trials)]
     complete = [trial for trial in trials if trial.state is State.COMPLETE and trial.value is not None]
     sign = 1 if study.record.spec.get("direction", "minimize") == Direction.MINIMIZE else -1
     best = min(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
     state, reason, holder = study.state, study.reason, study.holder
-    if state == "running" and not study.live:
+    if state == "running" and not live:
         state, reason = "interrupted", f"its coordinator ({holder}) is gone"
     tags = [*study.record.spec.get("tags", ()), *(text for kind, _, text in study.notes if kind == "tag")]
     return StudySummary(
@@ -98,7 +133,7 @@ def _summary(study: MemoryStudy) -> StudySummary:
         created=study.created,
         updated=study.updated,
         seconds=study.seconds,
-        holder=str(holder) if study.live else "",
+        holder=str(holder) if live else "",
         rev=study.rev,
         fenced=study.fenced,
         notes=[(address, text) for kind, address, text in study.notes if kind == "note"],

@@ -12,12 +12,31 @@ from sqlalchemy import Connection, Engine, Row, Select, and_, distinct, func, se
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
-from hpsearch.archive import Archive, Curve, StudySummary, as_seen, not_found, stitched
+from hpsearch.archive import (
+    Archive,
+    Changes,
+    Curve,
+    Outline,
+    Revision,
+    StudySummary,
+    as_seen,
+    changed,
+    not_found,
+    stitched,
+)
 from hpsearch.errors import NotFoundError, StoreError
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import in_words, make_engine, now, path_of, redacted
 from hpsearch.stores.sql.migrate import HEAD, revision
-from hpsearch.stores.sql.rows import CHECKPOINT, chunks, holder_of, load_decisions, load_trials, norms_of
+from hpsearch.stores.sql.rows import (
+    CHECKPOINT,
+    chunks,
+    holder_of,
+    load_decisions,
+    load_outlines,
+    load_trials,
+    norms_of,
+)
 from hpsearch.strategy import Decision
 from hpsearch.trial import Checkpoint, Direction, Lost, RunKey, State, Trial
 
@@ -90,7 +109,38 @@ class SqlArchive(Archive):
         with self.reading() as connection:
             return _summaries(connection, [find(connection, name)], every=False)[0]
 
+    def revisions(self) -> dict[str, Revision]:
+        with self.reading() as connection:
+            return {
+                row.name: Revision(
+                    created=row.created,
+                    opened=row.epoch,
+                    rev=row.rev,
+                    state=_state(row, live=_live(row)),
+                    said=row.said,
+                )
+                for row in connection.execute(_REVISIONS)
+            }
+
     # What is in one
+
+    def changes(self, study: str, known: Mapping[int, Outline], *, decisions: int = 0, most: int = 1000) -> Changes:
+        with self.reading() as connection:
+            row = find(connection, study)
+            summary = _summaries(connection, [row], every=False)[0]
+            # Whether its coordinator lives is asked once: all that is told must be of one moment.
+            state, live = summary.state, bool(summary.holder)
+            said = connection.scalar(select(func.count()).where(t.note.c.study == row.id)) or 0
+            outlines = load_outlines(connection, row.id)
+            numbers, left = changed(known, outlines, most)
+            return Changes(
+                revision=Revision(created=row.created, opened=row.epoch, rev=row.rev, state=state, said=said),
+                summary=summary,
+                trials=[as_seen(trial, live=live) for trial in load_trials(connection, row.id, numbers)],
+                outlines={number: outlines[number] for number in numbers},
+                left=left,
+                decisions=load_decisions(connection, row.id, after=decisions),
+            )
 
     def trials(self, study: str, numbers: Sequence[int] | None = None) -> list[Trial]:
         with self.reading() as connection:
@@ -187,6 +237,11 @@ def read_sealed(archive: SqlArchive, study: str, runs: Sequence[RunKey]) -> dict
     return found
 
 
+_REVISIONS: Select[Any] = select(
+    *[t.study.c[name] for name in ("name", "rev", "epoch", "state", "host", "pid", "boot_id", "started", "created")],
+    (t.study.c.lease_until - now()).label("left"),
+    select(func.count()).where(t.note.c.study == t.study.c.id).scalar_subquery().label("said"),
+)  # fmt: skip
 _STUDIES = select(t.study, (t.study.c.lease_until - now()).label("left"))
 
 
@@ -201,6 +256,11 @@ def find(connection: Connection, name: str) -> Row[Any]:
 def _live(row: Row[Any]) -> bool:
     holder = holder_of(row)
     return holder is not None and row.left > 0 and not holder.is_dead()
+
+
+def _state(row: Row[Any], *, live: bool) -> str:
+    """As a reader sees it: nothing runs where nobody is."""
+    return "interrupted" if row.state == "running" and not live else str(row.state)
 
 
 def _counting(table: Any, query: Select[Any]) -> Select[Any]:
@@ -245,9 +305,9 @@ def _summary(
 ) -> StudySummary:
     spec, live = json.loads(row.spec), _live(row)
     holder = holder_of(row)
-    state, reason = row.state, row.reason
-    if state == "running" and not live:
-        state, reason = "interrupted", f"its coordinator ({holder}) is gone"
+    state, reason = _state(row, live=live), row.reason
+    if state != row.state:
+        reason = f"its coordinator ({holder}) is gone"
     tags = [*spec.get("tags", ()), *(text for kind, _, text in words if kind == "tag")]
     return StudySummary(
         name=row.name,
