@@ -13,8 +13,10 @@ import random
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, final
+
+import numpy as np
 
 from hpsearch.parameter import Categorical
 from hpsearch.space import SearchSpace
@@ -27,8 +29,12 @@ if TYPE_CHECKING:
 FEWEST = 10
 #: fANOVA grows a forest for every resample: of more trials, it takes so many at random
 FANOVA_MOST = 300
+#: and PED-ANOVA so many
+MOST = 1000
 TREES = 16
 RESAMPLES = 50
+#: ``order`` looks at so many trials at random
+ORDER_MOST = 2000
 #: of the resamples' values, what lies between the ends of an interval
 CONFIDENCE = 0.9
 
@@ -54,8 +60,10 @@ class Importances:
 
     ped_anova: Sequence[Share] = ()
     fanova: Sequence[Share] = ()
-    #: trials that were looked at, diverged ones among them
+    #: trials that were looked at, diverged ones among them; all that can be used, or a sample of them
     n: int = 0
+    #: trials that can be used
+    n_usable: int = 0
     #: of them, those that fANOVA took
     n_fanova: int = 0
     resamples: int = 0
@@ -64,7 +72,13 @@ class Importances:
 
 
 def importances(
-    space: SearchSpace, trials: Sequence[Trial], direction: Direction, *, resamples: int = RESAMPLES, seed: int = 0
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    direction: Direction,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    methods: Sequence[Method] = ("ped_anova", "fanova"),
 ) -> Importances:
     """What mattered, with the spread over resampled trials.
 
@@ -78,44 +92,67 @@ def importances(
         direction: which way the metric gets better.
         resamples: how often the trials are drawn anew, with replacement; >= 2.
         seed: of the draws and of fANOVA's forests.
+        methods: which of the two; fANOVA takes by far the longest. None of them: only whether something can be said.
     """
     axes = space.hard().searched
-    used = [t for t in trials if _usable(t) and space.contains(t.params)]
+    used = usable(space, trials)
+    n_usable = len(used)
+    if len(used) > MOST:
+        used = random.Random(seed).sample(used, MOST)
+    nothing = Importances(n=len(used), n_usable=n_usable)
     if len(axes) < 2:
-        return Importances(n=len(used), reason="one hyperparameter was searched: it has all the importance")
+        return replace(nothing, reason="one hyperparameter was searched: it has all the importance")
     if len(used) < FEWEST:
-        return Importances(n=len(used), reason=f"{len(used)} trials say too little; {FEWEST} are the least")
+        return replace(nothing, reason=f"{len(used)} trials say too little; {FEWEST} are the least")
     ranks = _ranks(used, direction)
     if len(set(ranks)) == 1:
-        return Importances(n=len(used), reason="all trials have the same value: nothing is there to explain")
+        return replace(nothing, reason="all trials have the same value: nothing is there to explain")
+    if not methods:
+        return nothing
     points = [[p.to_unit(t.params[name]) for name, p in axes.items()] for t in used]
     rows = list(zip(points, ranks, strict=True))
     few = rows
     if len(rows) > FANOVA_MOST:
         few = random.Random(seed).sample(rows, FANOVA_MOST)
     with _quiet():
-        ped = _with_spread(space, rows, "ped_anova", resamples, seed)
-        fanova = _with_spread(space, few, "fanova", resamples, seed)
-    return Importances(ped_anova=ped, fanova=fanova, n=len(rows), n_fanova=len(few), resamples=resamples)
+        ped = _with_spread(space, rows, "ped_anova", resamples, seed) if "ped_anova" in methods else []
+        fanova = _with_spread(space, few, "fanova", resamples, seed) if "fanova" in methods else []
+    return replace(
+        nothing, ped_anova=ped, fanova=fanova, n_fanova=len(few) if "fanova" in methods else 0, resamples=resamples
+    )
+
+
+def usable(space: SearchSpace, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that say something: complete ones with a value and diverged ones, within the space."""
+    return [t for t in trials if _usable(t) and space.contains(t.params)]
 
 
 def order(space: SearchSpace, trials: Sequence[Trial], direction: Direction) -> list[str]:
-    """The searched hyperparameters, those that mattered most first: PED-ANOVA once, on 300 trials at most.
+    """The searched hyperparameters, those that set the best apart first; near PED-ANOVA's order, and quick.
 
-    A tenth of a second, where ``importances`` with its whiskers takes many; without the trials that it needs, the
-    order is the space's.
+    PED-ANOVA's question on histograms: by how much the best tenth differs from all trials (Pearson's divergence), less
+    what as many trials drawn at random would differ by. It needs no Optuna, whose parts for this are 150 MB of a
+    server's memory. Without the trials that it needs, the order is the space's.
     """
     axes = space.hard().searched
-    used = [t for t in trials if _usable(t) and space.contains(t.params)]
-    if len(used) > FANOVA_MOST:
-        used = random.Random(0).sample(used, FANOVA_MOST)
+    used = usable(space, trials)
+    if len(used) > ORDER_MOST:
+        used = random.Random(0).sample(used, ORDER_MOST)
     ranks = _ranks(used, direction)
     if len(axes) < 2 or len(used) < FEWEST or len(set(ranks)) == 1:
         return list(axes)
-    points = [[p.to_unit(t.params[name]) for name, p in axes.items()] for t in used]
-    with _quiet():
-        shares = _shares(space, list(zip(points, ranks, strict=True)), "ped_anova", 0)
-    return sorted(axes, key=lambda name: -shares[name])
+    best = np.argsort(ranks, kind="stable")[: max(math.ceil(len(used) / 10), 2)]
+    apart = {}
+    for name, p in axes.items():
+        bins = p.size if isinstance(p, Categorical) else max(min(math.isqrt(len(best)) + 1, 10), 3)
+        places = np.array([p.to_unit(t.params[name]) for t in used])
+        cells = np.minimum((places * bins).astype(int), bins - 1)
+        whole, top = (np.bincount(of, minlength=bins) for of in (cells, cells[best]))
+        seen = whole > 0
+        share = whole[seen] / len(used)
+        divergence = float(np.sum((top[seen] / len(best) - share) ** 2 / share))
+        apart[name] = divergence - (int(seen.sum()) - 1) / len(best)
+    return sorted(axes, key=lambda name: -apart[name])
 
 
 def _usable(trial: Trial) -> bool:

@@ -45,6 +45,15 @@ if TYPE_CHECKING:
 
 
 @final
+class NotYet(Exception):
+    """What a picture shows is being computed; ``again``: the seconds after which to ask again."""
+
+    def __init__(self, again: int) -> None:
+        super().__init__(f"being computed; ask again in {again} s")
+        self.again = again
+
+
+@final
 @dataclass(frozen=True)
 class Source:
     """What pictures are made of: a study's record, or the part of it that a filter leaves."""
@@ -54,10 +63,20 @@ class Source:
     archive: Archive
     #: further studies, for pictures of several
     others: Sequence[Source] = ()
+    #: computes ``importances`` elsewhere; raises NotYet. None: they are computed here when they are first asked for
+    elsewhere: Callable[[Subject], Importances] | None = None
+
+    @property
+    def importances(self) -> Importances:
+        """What mattered; seconds of work.
+
+        Raises:
+            NotYet: they are being computed elsewhere.
+        """
+        return self._importances if self.elsewhere is None else self.elsewhere(self.subject)
 
     @cached_property
-    def importances(self) -> Importances:
-        """What mattered; a second of work."""
+    def _importances(self) -> Importances:
         return importances_of(self.subject.space, self.subject.trials, self.subject.direction)
 
     @cached_property
@@ -97,6 +116,8 @@ class Picture:
     sentence: str
     #: None where there is nothing to show, and ``sentence`` says why
     figure: go.Figure | None
+    #: ask again after so many seconds; 0: this is it
+    again: int = 0
 
 
 def source_of(results: Results) -> Source:
@@ -120,7 +141,10 @@ def picture(name: str, source: Source, options: Options | None = None) -> Pictur
             raise UsageError(f"{axis!r} is no hyperparameter that is searched", hint=f"searched: {searched}")
     if not source.subject.ended and name not in OF_ONE and options.run is None:
         return Picture(name=name, sentence="No trial has ended yet.", figure=None)
-    sentence, figure = PICTURES[name](source, options)
+    try:
+        sentence, figure = PICTURES[name](source, options)
+    except NotYet as error:
+        return Picture(name=name, sentence="Being computed.", figure=None, again=error.again)
     return Picture(name=name, sentence=sentence, figure=figure)
 
 

@@ -7,6 +7,7 @@ With the network off everything works: pages ask this server for their pictures,
     login problem   the way in; what went wrong, in words
     server          serves it from this process
     record          the record in memory: a ``View`` of a study at one revision, and what was computed of it, once
+    apart           what a process of its own computes: importances, reports
     wanted query    what a request is about: the study of its path, the trials that its query chooses
     paging          pages of trials that keep their place while trials come in
     standing        how far a study is, what a trial is worth; its interval

@@ -110,10 +110,12 @@ def digest(revisions: Mapping[str, str]) -> str:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Streams live as long as the application."""
     app.state.watch = Watch(app.state.record)
+    app.state.record.apart.begin()
     try:
         yield
     finally:
         await app.state.watch.close()
+        app.state.record.apart.close()
 
 
 router = APIRouter(prefix="/api/v1", tags=["live"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
@@ -11,9 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast, final
 
 from hpsearch.archive import Archive, StudySummary
+from hpsearch.dashboard.apart import Apart
 from hpsearch.errors import NotFoundError
 from hpsearch.figures import subject
 from hpsearch.figures.subject import Subject
+from hpsearch.importance import Importances
+from hpsearch.mirror import Mirror
 from hpsearch.pictures import Source
 from hpsearch.results import Results
 from hpsearch.settings import DEFAULT_DB, files_folder
@@ -21,8 +25,13 @@ from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Trial
 
 T = TypeVar("T")
-#: studies whose trials are kept in memory
-KEPT = 4
+#: studies whose trials are kept in memory, and trials of all of them; the latest one is kept whatever its size
+KEPT, KEPT_TRIALS = 4, 25_000
+#: what is kept of a study at one revision: so many things, and bytes where they are answers
+THINGS, BYTES = 256, 16_000_000
+#: after a look that took ``s`` seconds, the next one that finds a change waits until ``PAUSE * s`` have passed, at most
+#: ``LONGEST_PAUSE_S``: a study that changes with every look does not keep a core busy
+PAUSE, LONGEST_PAUSE_S = 3.0, 0.3
 
 
 @final
@@ -32,7 +41,10 @@ class View:
 
     results: Results
     decisions: Sequence[Decision]
-    _made: dict[Hashable, Future[Any]] = field(default_factory=dict, repr=False)
+    #: changes with anything that a reader sees of it
+    revision: str
+    apart: Apart
+    _made: OrderedDict[Hashable, Future[Any]] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -63,32 +75,51 @@ class View:
     @property
     def source(self) -> Source:
         """What pictures of all trials are made of."""
-        return self.once("source", lambda: Source(self.subject, self.decisions, self.archive))
+        return self.once("source", lambda: self._source(None, self.trials))
 
     def source_of(self, key: Hashable, trials: Callable[[], Sequence[Trial]]) -> Source:
         """What pictures of some trials are made of; ``key`` names the choice."""
+        return self.once(("source", key), lambda: self._source(key, trials()))
 
-        def make() -> Source:
-            return Source(replace(self.subject, trials=trials()), self.decisions, self.archive)
+    def _source(self, key: Hashable, trials: Sequence[Trial]) -> Source:
+        def elsewhere(seen: Subject) -> Importances:
+            return self.apart.importances(key, self.summary, seen)
 
-        return self.once(("source", key), make)
+        return Source(replace(self.subject, trials=trials), self.decisions, self.archive, elsewhere=elsewhere)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` gives, made once for this revision: who asks meanwhile waits for it, and for nothing else."""
+        """What ``make`` gives, made once for this revision: who asks meanwhile waits for it, and for nothing else.
+
+        Of many things the ones that were not asked for longest are forgotten, and made again when they are.
+        """
         with self._lock:
             found = self._made.get(key)
             mine = found is None
             if found is None:
                 found = self._made[key] = Future()
+            self._made.move_to_end(key)
         if mine:
             try:
                 found.set_result(make())
             except BaseException as error:
                 with self._lock:
-                    del self._made[key]
+                    if self._made.get(key) is found:
+                        del self._made[key]
                 found.set_exception(error)
                 raise
+            self._forget()
         return cast(T, found.result())
+
+    def _forget(self) -> None:
+        with self._lock:
+            sizes = {key: _size(made) for key, made in self._made.items()}
+            total = sum(sizes.values())
+            for key, size in sizes.items():
+                if len(self._made) <= THINGS and total <= BYTES:
+                    return
+                if (len(self._made) > THINGS or size) and self._made[key].done():
+                    del self._made[key]
+                    total -= size
 
     def trial(self, number: int) -> Trial:
         """One trial.
@@ -99,6 +130,25 @@ class View:
         return self.results.trial(number).trial
 
 
+def _size(made: Future[Any]) -> int:
+    """The bytes of an answer that is kept; 0 for anything else."""
+    found = made.result() if made.done() and made.exception() is None else None
+    return len(found) if isinstance(found, bytes) else 0
+
+
+@final
+class Kept:
+    """A study that is kept in memory."""
+
+    def __init__(self, archive: Archive, study: str) -> None:
+        self.mirror = Mirror(archive, study)
+        #: held while it is read: who asks meanwhile waits, and reads nothing
+        self.lock = threading.Lock()
+        self.view: View | None = None
+        #: on the monotonic clock: not to be read again before
+        self.rests_until = 0.0
+
+
 @final
 class Record:
     """All studies of a database, for readers; nothing is ever written or created through it."""
@@ -106,8 +156,10 @@ class Record:
     def __init__(self, url: str) -> None:
         self.url = url
         self._archive: Archive | None = None
-        self._views: OrderedDict[str, View] = OrderedDict()
-        self._values: dict[str, tuple[str, list[tuple[int, float]]]] = {}
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._values: dict[str, tuple[tuple[float, int], list[tuple[int, float]]]] = {}
+        #: what is computed in a process of its own
+        self.apart = Apart()
         self._lock = threading.Lock()
 
     @property
@@ -147,7 +199,7 @@ class Record:
 
     def values(self, study: StudySummary) -> list[tuple[int, float]]:
         """(number, value) of a study's complete trials, read once a revision."""
-        now = revision_of(study)
+        now = (study.created, study.rev)
         with self._lock:
             kept = self._values.get(study.name)
         if kept is None or kept[0] != now:
@@ -157,8 +209,11 @@ class Record:
         return kept[1]
 
     def revisions(self) -> dict[str, str]:
-        """Study -> what changes with anything that a reader sees of it."""
-        return {summary.name: revision_of(summary) for summary in self.studies()}
+        """Study -> what changes with anything that a reader sees of it; empty where there is no database yet."""
+        try:
+            return {name: str(revision) for name, revision in self.archive.revisions().items()}
+        except NotFoundError:
+            return {}
 
     def view(self, study: str) -> View:
         """One study as it is now.
@@ -166,23 +221,40 @@ class Record:
         Raises:
             NotFoundError: there is no such study.
         """
-        summary = self.archive.study(study)
+        revision = self.archive.revisions().get(study)
         with self._lock:
-            kept = self._views.get(study)
-            if kept is not None and revision_of(kept.summary) == revision_of(summary):
-                self._views.move_to_end(study)
-                return kept
-        files = files_folder(self.url, summary.name)
-        results = Results(summary, self.archive.trials(study), self.archive, files)
-        view = View(results, self.archive.decisions(study))
-        with self._lock:
-            self._views[study] = view
-            self._views.move_to_end(study)
-            while len(self._views) > KEPT:
-                self._views.popitem(last=False)
+            if revision is None:
+                self._kept.pop(study, None)
+            else:
+                kept = self._kept.setdefault(study, Kept(self.archive, study))
+                self._kept.move_to_end(study)
+        if revision is None:
+            self.archive.study(study)  # says which names are near
+            raise NotFoundError(f"there is no study {study!r}", hint="hpsearch list names all studies")
+        view = kept.view
+        if view is not None and view.revision == str(revision):
+            return view
+        with kept.lock:
+            view = kept.view = self._read(kept)
+        self._drop()
         return view
 
+    def _read(self, kept: Kept) -> View:
+        time.sleep(max(kept.rests_until - time.monotonic(), 0.0))
+        begun = time.monotonic()
+        found = kept.mirror.refresh()
+        ended = time.monotonic()
+        kept.rests_until = ended + min(PAUSE * (ended - begun), LONGEST_PAUSE_S)
+        if kept.view is not None and kept.view.revision == str(found.revision):
+            return kept.view
+        files = files_folder(self.url, found.summary.name)
+        results = Results(found.summary, found.trials, self.archive, files)
+        return View(results, found.decisions, str(found.revision), self.apart)
 
-def revision_of(summary: StudySummary) -> str:
-    """What changes with anything that a reader sees of a study; also its ETag."""
-    return f"{summary.rev}-{summary.state}-{len(summary.notes)}-{len(summary.tags)}"
+    def _drop(self) -> None:
+        with self._lock:
+            sizes = {name: len(kept.view.trials) if kept.view else 0 for name, kept in self._kept.items()}
+            for name in list(sizes)[:-1]:
+                if len(self._kept) <= KEPT and sum(sizes.values()) <= KEPT_TRIALS:
+                    return
+                del self._kept[name], sizes[name]

@@ -5,22 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
+from pydantic_core import to_json
 
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.drawing import drawn, said, table
-from hpsearch.dashboard.record import revision_of
+from hpsearch.dashboard.api.answer import UNCHANGED, conditional, unfinished
+from hpsearch.dashboard.drawing import Theme, drawn, said, table
 from hpsearch.dashboard.wanted import TheFilter, TheOthers, TheSource, TheView
-from hpsearch.pictures import Options, picture
+from hpsearch.pictures import NotYet, Options, Picture, picture
 from hpsearch.trial import LARGEST, RunKey
 
-router = APIRouter(prefix="/api/v1/studies/{study}/figures", tags=["figures"])
+router = APIRouter(prefix="/api/v1/studies/{study}/figures", tags=["figures"], responses=UNCHANGED)
 RUN = r"^\d{1,9}/\d{1,9}(\.\d{1,9})?$"
 
 
 @router.get("/{name}")
 @role(Role.READ)
 def figure(
+    request: Request,
     name: str,
     view: TheView,
     source: TheSource,
@@ -36,26 +38,43 @@ def figure(
     ] = None,
     round: Annotated[int | None, Query(description="up to this round, from 1; of `rounds`", ge=1, le=LARGEST)] = None,
     played: Annotated[bool, Query(description="with a button that plays it; of `rounds`")] = False,
-) -> dict[str, Any]:
-    """A picture with its title, its sentence and what must be said about it."""
+) -> Response:
+    """A picture with its title, its sentence and what must be said about it.
+
+    What takes long says `"again": 2`, the seconds after which to ask again, and shows nothing yet.
+    """
     if others:
         source = replace(source, others=[other.source for other in others])
-    beside = tuple((other.name, revision_of(other.summary)) for other in others)
+    beside = tuple((other.name, other.revision) for other in others)
     options = Options(
         x=x or None, y=y or None, trials=tuple(trial or ()), run=RunKey.of(run) if run else None, round=round,
         played=played,
     )  # fmt: skip
 
-    def make() -> dict[str, Any]:
+    def make() -> bytes:
         found = picture(name, source, options)
-        answer: dict[str, Any] = {"name": name, "sentence": found.sentence, "title": "", "note": "", "shown": False}
-        if found.figure is None:
-            return answer
-        title, note = said(found.figure)
-        answer |= {"title": title, "note": note, "shown": True}
-        if format == "table":
-            heads, rows = table(found.figure)
-            return answer | {"heads": heads, "rows": rows}
-        return answer | drawn(found.figure, theme)
+        if found.again:
+            raise NotYet(found.again)  # is not kept
+        return to_json(_told(found, theme if format == "plotly" else None), inf_nan_mode="null")
 
-    return view.once(("figure", name, wanted, theme, format, options, beside), make)
+    def whole() -> Response:
+        content = view.once(("figure", name, wanted, theme, format, options, beside), make)
+        return Response(content, media_type="application/json")
+
+    try:
+        return conditional(request, view, whole, *beside)
+    except NotYet as error:
+        return unfinished(_told(picture(name, source, options), None) | {"again": error.again}, error.again)
+
+
+def _told(found: Picture, theme: Theme | None) -> dict[str, Any]:
+    """A picture in a theme's colours; no theme: as a table."""
+    answer: dict[str, Any] = {"name": found.name, "sentence": found.sentence, "title": "", "note": "", "shown": False}
+    if found.figure is None:
+        return answer
+    title, note = said(found.figure)
+    answer |= {"title": title, "note": note, "shown": True}
+    if theme is None:
+        heads, rows = table(found.figure)
+        return answer | {"heads": heads, "rows": rows}
+    return answer | drawn(found.figure, theme)

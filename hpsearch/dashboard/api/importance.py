@@ -8,12 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.api.answer import UNCHANGED, answer
+from hpsearch.dashboard.api.answer import UNCHANGED, answer, unfinished
 from hpsearch.dashboard.api.conclusions import ImportancesTold
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import TheSource, TheView
 from hpsearch.gain import INDEPENDENT, more_trials
-from hpsearch.pictures import Source
+from hpsearch.importance import Importances
+from hpsearch.pictures import NotYet, Source
 from hpsearch.profile import edges_of, profile_of
 
 router = APIRouter(prefix="/api/v1/studies/{study}", tags=["studies"], responses=UNCHANGED)
@@ -22,16 +23,23 @@ router = APIRouter(prefix="/api/v1/studies/{study}", tags=["studies"], responses
 @router.get("/importance", response_model=ImportancesTold)
 @role(Role.READ)
 def importance(request: Request, view: TheView, source: TheSource) -> Response:
-    """Shares by PED-ANOVA and fANOVA with intervals, profiles, edges of ranges, and what the last trials gained."""
-    return answer(request, view, lambda: importances_of(view, source))
+    """Shares by PED-ANOVA and fANOVA with intervals, profiles, edges of ranges, and what the last trials gained.
+
+    While the shares are being computed there are none, `reason` says so, and `Retry-After` when to ask again.
+    """
+    try:
+        found = source.importances
+    except NotYet as error:
+        return unfinished(importances_of(view, source, Importances(reason="they are being computed")), error.again)
+    return answer(request, view, lambda: importances_of(view, source, found))
 
 
-def importances_of(view: View, source: Source) -> dict[str, Any]:
+def importances_of(view: View, source: Source, found: Importances) -> dict[str, Any]:
     """As ``hpsearch importance STUDY --json``."""
     seen = source.subject
     profiles = [asdict(profile_of(n, p, seen.trials, seen.direction)) for n, p in seen.space.searched.items()]
     edges = edges_of(seen.space, seen.trials, seen.direction)
     gain = more_trials(seen.trials, seen.direction, independent=seen.strategy in INDEPENDENT)
-    told = {"schema": 1, "study": view.name, **asdict(source.importances), "profiles": profiles}
+    told = {"schema": 1, "study": view.name, **asdict(found), "profiles": profiles}
     told["edges"] = [asdict(edge) | {"words": edge.words} for edge in edges]
     return told | {"gain": None if gain is None else asdict(gain) | {"words": gain.words}}

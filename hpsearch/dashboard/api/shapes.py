@@ -12,7 +12,7 @@ from typing import Any
 
 from hpsearch.archive import Curve, StudySummary
 from hpsearch.compare import StudyRow, TrialRow, at_best_epoch
-from hpsearch.dashboard.record import View, revision_of
+from hpsearch.dashboard.record import View
 from hpsearch.trial import State, Trial
 from hpsearch.verdict import Spread, spread
 
@@ -51,7 +51,7 @@ def whole_study(view: View) -> dict[str, Any]:
     """A study by itself: its best trial with the interval, its notes and its spec too."""
     top = view.results.top(1)
     return study(view.summary) | {
-        "revision": revision_of(view.summary),
+        "revision": view.revision,
         "interval": asdict(spread(list(top[0].values().values()))) if top else None,
         "notes": [{"address": address, "text": text} for address, text in view.summary.notes],
         "spec": view.summary.spec,

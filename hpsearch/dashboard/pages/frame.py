@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse
 
 from hpsearch import __version__
 from hpsearch.dashboard.query import Filter
-from hpsearch.dashboard.record import View, revision_of
+from hpsearch.dashboard.record import View
 from hpsearch.written import ago, duration, number, setting_text, spark
 
 #: the tabs of a study: (path below it, word)
@@ -88,7 +88,7 @@ def study_page(
         tab=tab,
         wanted=wanted,
         filters=_filters(wanted.sound) if wanted else "",
-        revision=revision_of(view.summary),
+        revision=view.revision,
         api=f"/api/v1/studies/{quote(view.name, safe='')}",
         root=f"/s/{quote(view.name, safe='')}",
         **values,

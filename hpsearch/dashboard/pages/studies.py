@@ -14,7 +14,7 @@ from hpsearch.archive import StudySummary
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.live import digest
 from hpsearch.dashboard.pages.frame import render
-from hpsearch.dashboard.record import Record, revision_of
+from hpsearch.dashboard.record import Record
 from hpsearch.dashboard.standing import Standing, best_of, standing
 from hpsearch.dashboard.wanted import TheRecord
 from hpsearch.errors import StoreError
@@ -74,13 +74,14 @@ def studies(
     shown: dict[str, Any] = {"q": q, "wanted_state": state, "tag": tag, "sort": sort, "states": STATES}
     shown |= {"error": "", "hint": "", "revision": ""}
     try:
+        revisions = record.revisions()
         found = record.studies()
         fitting = chosen(found, q=q, state=state, tag=tag, sort=sort)
         rows = [row_of(record, study) for study in fitting[:MOST]]
     except StoreError as error:
         shown |= {"error": str(error), "hint": error.hint}
         return render(request, "studies.html", status=503, total=0, **shown)
-    shown["revision"] = digest({study.name: revision_of(study) for study in found})
+    shown["revision"] = digest(revisions)
     given = {"q": q, "state": state, "tag": tag}
     return render(
         request,

@@ -23,7 +23,7 @@ from hpsearch.compare import (
 )
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.pages.frame import card, render
-from hpsearch.dashboard.record import View, revision_of
+from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import TheRecord
 from hpsearch.verdict import Paired, Spread, spread
 
@@ -107,7 +107,7 @@ def compare(
     studies = [summary.name for summary in record.studies()][:LISTED]
     found, cards = None, []
     if len(views) > 1:
-        key = ("beside", tuple((view.name, revision_of(view.summary)) for view in views))
+        key = ("beside", tuple((view.name, view.revision) for view in views))
         found = views[0].once(key, lambda: beside(views))
         cards = [card("searches", "Best so far", wide=True, **{"with": names[1:]})] if found.alike else []
     return render(

@@ -40,6 +40,10 @@ async function draw(figure) {
     const found = await answer.json();
     if (!answer.ok) throw new Error(found.detail || answer.statusText);
     sentence.textContent = [found.sentence, found.note].filter(Boolean).join(" ");
+    if (found.again) { // it is being computed
+      setTimeout(() => figure.isConnected && draw(figure), found.again * 1000);
+      return;
+    }
     card.classList.toggle("empty", !found.shown);
     if (!found.shown) {
       if (window.Plotly) window.Plotly.purge(figure);
