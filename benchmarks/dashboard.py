@@ -1,8 +1,8 @@
 """The dashboard on a large study beside optuna-dashboard: bytes, CPU, first paint, drawn charts, memory.
 
-    python benchmarks/dashboard.py                                  10,000 trials x 3 seeds x 20 epochs, hpsearch alone
-    python benchmarks/dashboard.py --optuna venv/bin/python         a Python that has optuna-dashboard: beside it
-    python benchmarks/dashboard.py --db sqlite:////tmp/large.db     a record that benchmarks/dashboard_record.py made
+    python -m benchmarks.dashboard                                  10,000 trials x 3 seeds x 20 epochs, hpsearch alone
+    python -m benchmarks.dashboard --optuna venv/bin/python         a Python that has optuna-dashboard: beside it
+    python -m benchmarks.dashboard --db sqlite:////tmp/large.db     a record that benchmarks/dashboard_record.py made
 
 Each server is a process of its own on 127.0.0.1. CPU is the server's (what it starts aside), wall time is the caller's:
 with other work on the machine CPU is what counts. Memory is the server's peak (VmHWM). Pages are opened in headless
@@ -38,7 +38,7 @@ ANSWERS = ("/api/v1/studies", *(f"{API}{path}" for path in ("", "/trials", "/tri
 SEEN = (f"/s/{STUDY}", f"/s/{STUDY}/params", f"/s/{STUDY}/workers")
 DRAWN = "[...document.querySelectorAll('figure[data-figure]')].every((f) => f.dataset.drawn)"
 OPTUNA_DRAWN = "document.querySelectorAll('.js-plotly-plot .main-svg').length > 0"
-LONGEST_S = 120
+LONGEST_S = 60
 
 
 class Server:
