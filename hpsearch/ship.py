@@ -69,7 +69,7 @@ def looks(decisions: Sequence[Decision]) -> list[Look]:
 
 
 def checklist(
-    study: Study, summary: StudySummary, archive: Archive, number: int
+    study: Study, summary: StudySummary, archive: Archive, number: int, trials: Sequence[Trial] | None = None
 ) -> tuple[list[Check], Confirmation | None]:
     """What speaks for a trial, and what does not.
 
@@ -77,8 +77,9 @@ def checklist(
         study: as it is stored.
         summary, archive: of the same study.
         number: of the trial.
+        trials: all of the study's, in number order, where the caller has them.
     """
-    trials = archive.trials(study.name)
+    trials = archive.trials(study.name) if trials is None else trials
     race = confirmation(trials, archive.decisions(study.name), study.direction)
     trial = trials[number]
     checks = [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import plotly.graph_objects as go
 
 from hpsearch.figures import theme
@@ -92,14 +92,14 @@ def _running(pairs: Sequence[tuple[float, float | None]], direction: Direction) 
     if len(pairs) < 2 * NEAREST:
         return []
     sign = 1.0 if direction is Direction.MINIMIZE else -1.0
-    ordered = sorted((u, math.inf if v is None else sign * v) for u, v in pairs)
+    ordered = np.array(sorted((u, math.inf if v is None else sign * v) for u, v in pairs))
     width = max(NEAREST, len(ordered) // 8)
-    low, high = ordered[0][0], ordered[-1][0]
+    low, high = float(ordered[0, 0]), float(ordered[-1, 0])
     line: list[tuple[float, float | None]] = []
     for k in range(60):
         at = low + (high - low) * k / 59
-        near = heapq.nsmallest(width, ordered, key=lambda pair: abs(pair[0] - at))
-        loss = sorted(loss for _, loss in near)[round(QUANTILE * (width - 1))]
+        near = np.argsort(abs(ordered[:, 0] - at), kind="stable")[:width]
+        loss = float(np.sort(ordered[near, 1])[round(QUANTILE * (width - 1))])
         line.append((at, sign * loss if loss < math.inf else None))
     return line
 

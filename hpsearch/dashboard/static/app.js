@@ -40,7 +40,7 @@ async function draw(figure) {
     const found = await answer.json();
     if (!answer.ok) throw new Error(found.detail || answer.statusText);
     sentence.textContent = [found.sentence, found.note].filter(Boolean).join(" ");
-    if (found.again) return void setTimeout(draw, 1000 * found.again, figure);
+    if (found.again) return void setTimeout(() => figure.isConnected && draw(figure), 1000 * found.again);
     card.classList.toggle("empty", !found.shown);
     if (!found.shown) {
       if (window.Plotly) window.Plotly.purge(figure);
