@@ -13,7 +13,6 @@ With the network off everything works: pages ask this server for their pictures,
     logs            the end of a run's log; nothing outside the study's files
     live            what has changed: server-sent events, one look at the record a second for all
     drawing         pictures as plotly's JSON in the page's colours, and as tables
-    paging          pages of trials that keep their place
     api/            the REST API, a file a noun; its `__init__` says how its files hang together
     pages/          the pages, a file a noun, with ``templates/``; ``frame`` is what all have
     static/         app.js, app.css, plotly.js (its cartesian bundle, of the version that the wheel has)

@@ -48,6 +48,14 @@ STATUSES: Mapping[type[HpsearchError], int] = {
     StoreError: 503,
     ExecutorError: 503,
 }
+#: a page's heading where the status' own phrase says little
+WORDS = {
+    404: "Not found",
+    409: "Not now",
+    422: "This cannot be shown",
+    500: "Something went wrong",
+    503: "Not at the moment",
+}
 _CREDENTIALS = re.compile(r"(\b[\w+.-]+://[^\s:/@'\"]*):[^\s'\"]*@")
 _SECRETS = re.compile(r"(?i)(\b\w*(?:password|passwd|secret|token)\w*['\"]?\s*[=:]\s*['\"]?)[^\s'\"&;,)]+")
 
@@ -80,6 +88,11 @@ def redact(text: str) -> str:
     return _SECRETS.sub(r"\1***", _CREDENTIALS.sub(r"\1:***@", text))
 
 
+def sentence(text: str) -> str:
+    """A message as people write it: with a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}" if text else ""
+
+
 def of_error(error: HpsearchError) -> Details:
     """One of our errors, as a status and its own words."""
     status = next((found for kind, found in STATUSES.items() if isinstance(error, kind)), 500)
@@ -104,6 +117,8 @@ def answer(details: Details, *, page: bool, theme: str = "") -> Response:
     """The response: a page, or problem details as JSON."""
     if page:
         said = details.json() | {"theme": theme if theme in ("light", "dark") else ""}
+        said |= {"title": WORDS.get(details.status, details.title)}
+        said |= {what: sentence(said[what]) for what in ("detail", "hint")}
         return HTMLResponse(template("error.html").render(said), details.status, dict(details.headers))
     text = json.dumps(details.json(), ensure_ascii=False)
     body = text.encode("utf-8", "backslashreplace")

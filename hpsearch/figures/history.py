@@ -87,7 +87,7 @@ def figure(found: Data) -> go.Figure:
     values = [p.value for p in found.points if p.value is not None]
     banded = any(step.sd is not None for step in found.steps)
     said = [
-        "band: ± 1 standard deviation over seeds" if banded else "one seed: no spread is known",
+        "band: ± 1 standard deviation over seeds" if banded else "one seed: no spread is known" if found.steps else "",
         found.note,
     ]
     drawn = theme.new(TITLE, "; ".join(filter(None, said)))
@@ -150,6 +150,7 @@ def _best(found: Data, banded: bool) -> list[Any]:
         x=xs + xs[::-1],
         y=[y + s for y, s in zip(ys, spread, strict=True)]
         + [y - s for y, s in zip(reversed(ys), reversed(spread), strict=True)],
+        mode="lines",
         fill="toself",
         fillcolor=theme.faint(theme.INK, 0.15),
         line={"width": 0},

@@ -129,7 +129,7 @@ def test_the_pictures_of_one_trial_and_one_run(odd) -> None:
 
 @pytest.mark.parametrize(
     ("path", "hint"),
-    [("t/99", "it has 9 trials"), ("t/0/7", "its seeds: 0, 1"), ("t/0/0.1", "its seeds: 0, 1"), ("t/99/0", "it has 9")],
+    [("t/99", "It has 9 trials"), ("t/0/7", "Its seeds: 0, 1"), ("t/0/0.1", "Its seeds: 0, 1"), ("t/99/0", "It has 9")],
 )
 def test_what_is_not_there_is_named(odd, path: str, hint: str) -> None:
     client, _, _ = odd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,10 +13,12 @@ from urllib.parse import quote, urlencode
 import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 
 from hpsearch import __version__
 from hpsearch.dashboard.query import Filter
 from hpsearch.dashboard.record import View, revision_of
+from hpsearch.dashboard.wanted import record_of
 from hpsearch.written import ago, duration, number, setting_text, spark
 
 #: the tabs of a study: (path below it, word)
@@ -30,6 +33,12 @@ TABS = (
     ("workers", "Workers"),
     ("ship", "Ship"),
 )
+
+
+def coded(text: str) -> Markup:
+    """A text whose parts in backticks are code."""
+    parts = re.split(r"`+([^`]+)`+", text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if k % 2 else p for k, p in enumerate(parts))
 
 
 def _environment() -> jinja2.Environment:
@@ -49,6 +58,7 @@ def _environment() -> jinja2.Environment:
         "since": lambda when: ago(time.time() - when),
         "clock": lambda when: datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         "segment": lambda text: quote(str(text), safe=""),
+        "coded": coded,
     }
     made.globals |= {"tabs": TABS, "version": __version__}
     return made
@@ -64,6 +74,7 @@ def render(request: Request, template: str, /, *, status: int = 200, **values: A
         theme=theme if theme in ("light", "dark") else "",
         path=request.url.path,
         query=request.url.query,
+        db_option=record_of(request).db_option,
         **values,
     )
     return HTMLResponse(text, status_code=status)
