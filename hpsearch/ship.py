@@ -324,7 +324,7 @@ def _same_code(objective: ObjectiveAddress, summary: StudySummary, trial: Trial)
         changes.append("the training code has changed since the study was stored")
     environments = [run.environment for run in trial.runs if run.environment is not None]
     for what in ("git_commit", "torch", "python", "device"):
-        values = dict.fromkeys(str(getattr(one, what)) for one in environments)
+        values = dict.fromkeys(str(getattr(one, what))[: 12 if what == "git_commit" else None] for one in environments)
         if len(values) > 1:
             changes.append(f"its runs had several of {what.replace('_', ' ')}: {', '.join(values)}")
     if any(one.git_dirty for one in environments):

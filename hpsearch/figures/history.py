@@ -88,10 +88,8 @@ def figure(found: Data) -> go.Figure:
         return theme.empty(TITLE, "no trial has ended yet")
     values = [p.value for p in found.points if p.value is not None]
     banded = any(step.low is not None for step in found.steps)
-    said = [
-        "band: 95 % interval of the mean over seeds (t)" if banded else "one seed: no spread is known",
-        found.note,
-    ]
+    band = "band: 95 % interval of the mean over seeds (t)" if banded else "one seed: no spread is known"
+    said = [band if found.steps else "", found.note]
     drawn = theme.new(TITLE, "; ".join(filter(None, said)))
     floor = _floor(values, found.direction)
     for state in ("complete", "pruned", "diverged", "failed"):

@@ -67,7 +67,10 @@ def figure(found: Data) -> go.Figure:
                 x=[share.share for share in shares],
                 orientation="h",
                 name=label,
-                marker={"color": colour, "pattern": {"shape": shape, "fgcolor": "white", "solidity": 0.2}},
+                marker={
+                    "color": colour,
+                    "pattern": {"shape": shape, "fgcolor": "white", "fillmode": "overlay", "solidity": 0.2},
+                },
                 error_x={
                     "type": "data",
                     "symmetric": False,

@@ -149,7 +149,8 @@ def _load(runs: Sequence[Run], edges: Sequence[float]) -> list[float]:
 
 def figure(found: Data) -> go.Figure:
     """A band a worker, a bar a run in the colour and pattern of its state."""
-    said = f"busy {100 * sum(found.busy) / len(found.busy):.0f} % of the time; a run that paused is drawn through"
+    busy = f"{100 * sum(found.busy) / len(found.busy):.0f} %"
+    said = f"busy {busy} of the time between a worker's first and last run; a run that paused is drawn through"
     title = theme.new(TITLE, "; ".join(filter(None, [said, found.note])), height=200)
     rows = len(found.workers) if found.load else sum(found.lanes)
     title.update_layout(height=min(700, 210 + max(26 * len(found.workers), 8 * rows)))

@@ -37,6 +37,7 @@ def figure(
     ] = None,
     round: Annotated[int | None, Query(description="up to this round, from 1; of `rounds`", ge=1, le=LARGEST)] = None,
     played: Annotated[bool, Query(description="with a button that plays it; of `rounds`")] = False,
+    narrow: Annotated[bool, Query(description="for a phone: panels one below the other")] = False,
 ) -> Response:
     """A picture with its title, its sentence and what must be said about it.
 
@@ -47,7 +48,7 @@ def figure(
     beside = tuple((other.name, other.revision) for other in others)
     options = Options(
         x=x or None, y=y or None, trials=tuple(trial or ()), run=RunKey.of(run) if run else None, round=round,
-        played=played,
+        played=played, narrow=narrow,
     )  # fmt: skip
 
     def make() -> bytes:

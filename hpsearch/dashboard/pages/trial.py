@@ -13,7 +13,7 @@ from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.pages.frame import card, study_page
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.standing import stages
-from hpsearch.dashboard.wanted import TheNumber, TheRecord, TheView
+from hpsearch.dashboard.wanted import TheNumber, TheView
 from hpsearch.further import CONFIRMED, DROP, REVEAL
 from hpsearch.strategy import Decision
 from hpsearch.trial import Environment, Run, best_trials
@@ -51,7 +51,7 @@ class Surroundings:
 
 @router.get("/s/{study}/t/{number}", response_class=HTMLResponse)
 @role(Role.READ)
-def trial(request: Request, record: TheRecord, view: TheView, number: TheNumber) -> HTMLResponse:
+def trial(request: Request, view: TheView, number: TheNumber) -> HTMLResponse:
     """All there is of one trial."""
     found = view.trial(number)
     address = f"{view.name}/{number}"
@@ -80,8 +80,8 @@ def trial(request: Request, record: TheRecord, view: TheView, number: TheNumber)
         previous=number - 1 if number else None,
         following=number + 1 if number + 1 < len(view.trials) else None,
         commands=[
-            ("Train it again and compare each epoch", f"hpsearch rerun {address}{record.db_option}"),
-            ("As a study file of its own", f"hpsearch show {address} --yaml{record.db_option}"),
+            ("Train it again and compare each epoch", f"hpsearch rerun {address}"),
+            ("As a study file of its own", f"hpsearch show {address} --yaml"),
         ],
     )
 
