@@ -26,9 +26,9 @@ STUDY = "digits-random"
 #: pixels
 WIDTH, HEIGHT = 1280, 1500
 #: a README's column is narrower than a page
-SCALE = 0.75
+SCALE = 0.72
 #: bytes of a picture: a README is read on slow lines too
-MOST = 150_000
+MOST = 160_000
 #: ms for the slowest picture of a page
 PATIENCE = 120_000
 

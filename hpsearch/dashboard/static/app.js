@@ -106,8 +106,8 @@ const sight = new IntersectionObserver((seen) => {
 const sizes = new ResizeObserver((seen) => {
   for (const { target } of seen) {
     if (target.dataset.drawn !== "yes" || !target.offsetParent) continue;
-    if (target.dataset.slim === String(slim(target))) window.Plotly.Plots.resize(target);
-    else draw(target);
+    window.Plotly.Plots.resize(target);
+    if (target.dataset.slim !== String(slim(target))) draw(target);
   }
 });
 
