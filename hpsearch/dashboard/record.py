@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast, final
 
 from hpsearch import mirror
 from hpsearch.archive import Archive, StudySummary
-from hpsearch.dashboard.workshop import Workshop
+from hpsearch.dashboard.workshop import Asked, Workshop
 from hpsearch.errors import NotFoundError
 from hpsearch.figures import subject
 from hpsearch.figures.subject import Subject
@@ -92,14 +92,13 @@ class View:
         return self.once(("source", key), lambda: self._source(key, replace(self.subject, trials=trials())))
 
     def _source(self, key: Hashable, subject: Subject) -> Source:
-        made_by, running = self.workshop, self.summary.state == "running"
-        name = (self.name, self.summary.created, key)
+        asked = Asked((self.name, self.summary.created, key), subject, running=self.summary.state == "running")
         return Source(
             subject,
             self.decisions,
             self.archive,
-            mattered=partial(made_by.importances, name, subject, running=running),
-            ranked=partial(made_by.order, name, subject, running=running),
+            mattered=partial(self.workshop.importances, asked),
+            ranked=partial(self.workshop.order, asked),
         )
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:

@@ -15,8 +15,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, TypeVar, cast, final
 
 from hpsearch.errors import StoreError
@@ -39,6 +39,46 @@ GROWTH = 1.1
 
 
 @final
+@dataclass(frozen=True)
+class Asked:
+    """Trials of which it is asked what mattered; asked again and again, what it takes is found out once."""
+
+    #: names the choice of trials
+    key: Hashable
+    subject: Subject
+    #: more trials come: what was said of nine tenths of them will do
+    running: bool = False
+
+    @cached_property
+    def used(self) -> list[Trial]:
+        """The trials that say something."""
+        return usable(self.subject.space, self.subject.trials)
+
+    @cached_property
+    def nothing(self) -> Importances:
+        """No importances; its ``reason`` is empty where there can be some."""
+        return importances(self.subject.space, self.subject.trials, self.subject.direction, methods=())
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The searched hyperparameters, as the space has them."""
+        return list(self.subject.space.hard().searched)
+
+    @cached_property
+    def of(self) -> Hashable:
+        """What says whether there are other trials now; while they come, only when there are a tenth more."""
+        if self.running:
+            return int(math.log(len(self.used) + 1, GROWTH))
+        return hash(tuple((trial.number, trial.value) for trial in self.used))
+
+    def given(self) -> tuple[Any, ...]:
+        """What ``_importances`` and ``_order`` take: trials without their runs; of many a sample."""
+        few = random.Random(0).sample(self.used, SAMPLE) if len(self.used) > SAMPLE else self.used
+        trials = [replace(trial, runs=()) for trial in few]
+        return self.subject.space, trials, self.subject.direction, len(self.used)
+
+
+@final
 class Workshop:
     """Makes one thing after the other. Any thread may ask."""
 
@@ -51,33 +91,27 @@ class Workshop:
         self._pool: ProcessPoolExecutor | None = None
         self._closing: threading.Timer | None = None
 
-    def importances(self, key: Hashable, subject: Subject, *, running: bool = False) -> Importances:
+    def importances(self, asked: Asked) -> Importances:
         """What mattered; of many trials a sample, by PED-ANOVA alone.
-
-        Args:
-            key: which of a study's trials these are.
-            running: more trials come: what was said of nine tenths of them will do.
 
         Raises:
             BeingMade: it is being found out.
         """
-        nothing = importances(subject.space, subject.trials, subject.direction, methods=())
-        if nothing.reason:
-            return nothing
+        if asked.nothing.reason:
+            return asked.nothing
         try:
-            given = partial(_given, subject)
-            return self.made(("importances", key), _of(subject, running), _importances, given, old=running)
+            return self.made(("importances", asked.key), asked.of, _importances, asked.given, old=asked.running)
         except BrokenProcessPool:
-            return replace(nothing, reason="the process that was finding it out was lost")
+            return replace(asked.nothing, reason="the process that was finding it out was lost")
 
-    def order(self, key: Hashable, subject: Subject, *, running: bool = False) -> list[str]:
+    def order(self, asked: Asked) -> list[str]:
         """The searched hyperparameters, those that mattered most first, else as in the space; as ``importances``."""
-        if importances(subject.space, subject.trials, subject.direction, methods=()).reason:
-            return list(subject.space.hard().searched)
+        if asked.nothing.reason:
+            return asked.names
         try:
-            return self.made(("order", key), _of(subject, running), _order, partial(_given, subject), old=running)
+            return self.made(("order", asked.key), asked.of, _order, asked.given, old=asked.running)
         except BrokenProcessPool:
-            return list(subject.space.hard().searched)
+            return asked.names
 
     def report(self, url: str, study: str) -> bytes:
         """The page of ``hpsearch report``.
@@ -192,19 +226,6 @@ def _end_with_the_server() -> None:
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def _of(subject: Subject, running: bool) -> Hashable:
-    """What says whether there are other trials now; while they come, only when there are a tenth more."""
-    used = [(trial.number, trial.value) for trial in usable(subject.space, subject.trials)]
-    return int(math.log(len(used) + 1, GROWTH)) if running else hash(tuple(used))
-
-
-def _given(subject: Subject) -> tuple[Any, ...]:
-    """What ``_importances`` and ``_order`` take: trials that say something, without their runs; of many a sample."""
-    used = usable(subject.space, subject.trials)
-    few = random.Random(0).sample(used, SAMPLE) if len(used) > SAMPLE else used
-    return subject.space, [replace(trial, runs=()) for trial in few], subject.direction, len(used)
 
 
 def _importances(space: SearchSpace, trials: Sequence[Trial], direction: Direction, n_usable: int) -> Importances:

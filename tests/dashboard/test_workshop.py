@@ -18,7 +18,7 @@ from hpsearch.dashboard import workshop
 from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.app import make_app
 from hpsearch.dashboard.record import Record
-from hpsearch.dashboard.workshop import Workshop
+from hpsearch.dashboard.workshop import Asked, Workshop
 from hpsearch.errors import StoreError
 from hpsearch.figures.subject import Subject
 from hpsearch.importance import importances
@@ -100,32 +100,32 @@ def seen(n: int) -> Subject:
 
 def test_what_mattered_is_what_this_process_finds(shop: Workshop) -> None:
     with pytest.raises(BeingMade):
-        shop.importances("s", seen(12))
-    found = patiently(lambda: shop.importances("s", seen(12)))
+        shop.importances(Asked("s", seen(12)))
+    found = patiently(lambda: shop.importances(Asked("s", seen(12))))
     assert found == importances(SPACE, seen(12).trials, Direction.MINIMIZE)
-    assert patiently(lambda: shop.order("s", seen(30)))[0] == "lr"
+    assert patiently(lambda: shop.order(Asked("s", seen(30))))[0] == "lr"
 
 
 def test_of_many_trials_a_sample_by_one_method(shop: Workshop) -> None:
-    found = patiently(lambda: shop.importances("s", seen(600)))
+    found = patiently(lambda: shop.importances(Asked("s", seen(600))))
     assert (found.n, found.n_usable, found.resamples, found.fanova) == (500, 600, 20, [])
     assert found.ped_anova[0].name == "lr"
 
 
 def test_a_running_study_keeps_what_mattered_until_it_has_grown_and_an_ended_one_is_exact(shop: Workshop) -> None:
-    found = patiently(lambda: shop.importances("s", seen(400), running=True))
-    assert shop.importances("s", seen(401), running=True) is found
+    found = patiently(lambda: shop.importances(Asked("s", seen(400), running=True)))
+    assert shop.importances(Asked("s", seen(401), running=True)) is found
     assert not shop._jobs
-    assert shop.importances("s", seen(480), running=True) is found  # and is found out anew meanwhile
-    patiently(lambda: shop.importances("s", seen(481)))
+    assert shop.importances(Asked("s", seen(480), running=True)) is found  # and is found out anew meanwhile
+    patiently(lambda: shop.importances(Asked("s", seen(481))))
     with pytest.raises(BeingMade):
-        shop.importances("s", seen(482))
-    assert patiently(lambda: shop.importances("s", seen(482))).n_usable == 482
+        shop.importances(Asked("s", seen(482)))
+    assert patiently(lambda: shop.importances(Asked("s", seen(482)))).n_usable == 482
 
 
 def test_where_nothing_can_be_said_no_process_is_begun(shop: Workshop) -> None:
-    assert "9 trials" in shop.importances("s", seen(9)).reason
-    assert shop.order("s", seen(9)) == ["lr", "wd"]
+    assert "9 trials" in shop.importances(Asked("s", seen(9))).reason
+    assert shop.order(Asked("s", seen(9))) == ["lr", "wd"]
     assert shop._pool is None
 
 
@@ -137,7 +137,7 @@ def test_a_process_that_is_lost_is_said_and_another_one_works(shop: Workshop) ->
     (process,) = shop._pool._processes.values()
     process.kill()
     process.join()
-    assert patiently(lambda: shop.order("s", seen(30)))[0] == "lr"
+    assert patiently(lambda: shop.order(Asked("s", seen(30))))[0] == "lr"
 
 
 def test_a_report_whose_process_is_lost_is_an_error_with_a_way_out(shop: Workshop, url: str) -> None:
