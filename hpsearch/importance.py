@@ -13,7 +13,7 @@ import random
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from hpsearch.parameter import Categorical
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FEWEST = 10
 #: fANOVA grows a forest for every resample: of more trials, it takes so many at random
 FANOVA_MOST = 300
+#: and PED-ANOVA so many
+MOST = 1000
 TREES = 16
 RESAMPLES = 50
 #: of the resamples' values, what lies between the ends of an interval
@@ -54,8 +56,10 @@ class Importances:
 
     ped_anova: Sequence[Share] = ()
     fanova: Sequence[Share] = ()
-    #: trials that were looked at, diverged ones among them
+    #: trials that were looked at, diverged ones among them; all that can be used, or a sample of them
     n: int = 0
+    #: trials that can be used
+    n_usable: int = 0
     #: of them, those that fANOVA took
     n_fanova: int = 0
     resamples: int = 0
@@ -64,7 +68,13 @@ class Importances:
 
 
 def importances(
-    space: SearchSpace, trials: Sequence[Trial], direction: Direction, *, resamples: int = RESAMPLES, seed: int = 0
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    direction: Direction,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    methods: Sequence[Method] = ("ped_anova", "fanova"),
 ) -> Importances:
     """What mattered, with the spread over resampled trials.
 
@@ -78,25 +88,39 @@ def importances(
         direction: which way the metric gets better.
         resamples: how often the trials are drawn anew, with replacement; >= 2.
         seed: of the draws and of fANOVA's forests.
+        methods: which of the two; fANOVA takes by far the longest. None of them: only whether something can be said.
     """
     axes = space.hard().searched
-    used = [t for t in trials if _usable(t) and space.contains(t.params)]
+    used = usable(space, trials)
+    n_usable = len(used)
+    if len(used) > MOST:
+        used = random.Random(seed).sample(used, MOST)
+    nothing = Importances(n=len(used), n_usable=n_usable)
     if len(axes) < 2:
-        return Importances(n=len(used), reason="one hyperparameter was searched: it has all the importance")
+        return replace(nothing, reason="one hyperparameter was searched: it has all the importance")
     if len(used) < FEWEST:
-        return Importances(n=len(used), reason=f"{len(used)} trials say too little; {FEWEST} are the least")
+        return replace(nothing, reason=f"{len(used)} trials say too little; {FEWEST} are the least")
     ranks = _ranks(used, direction)
     if len(set(ranks)) == 1:
-        return Importances(n=len(used), reason="all trials have the same value: nothing is there to explain")
+        return replace(nothing, reason="all trials have the same value: nothing is there to explain")
+    if not methods:
+        return nothing
     points = [[p.to_unit(t.params[name]) for name, p in axes.items()] for t in used]
     rows = list(zip(points, ranks, strict=True))
     few = rows
     if len(rows) > FANOVA_MOST:
         few = random.Random(seed).sample(rows, FANOVA_MOST)
     with _quiet():
-        ped = _with_spread(space, rows, "ped_anova", resamples, seed)
-        fanova = _with_spread(space, few, "fanova", resamples, seed)
-    return Importances(ped_anova=ped, fanova=fanova, n=len(rows), n_fanova=len(few), resamples=resamples)
+        ped = _with_spread(space, rows, "ped_anova", resamples, seed) if "ped_anova" in methods else []
+        fanova = _with_spread(space, few, "fanova", resamples, seed) if "fanova" in methods else []
+    return replace(
+        nothing, ped_anova=ped, fanova=fanova, n_fanova=len(few) if "fanova" in methods else 0, resamples=resamples
+    )
+
+
+def usable(space: SearchSpace, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that say something: complete ones with a value and diverged ones, within the space."""
+    return [t for t in trials if _usable(t) and space.contains(t.params)]
 
 
 def order(space: SearchSpace, trials: Sequence[Trial], direction: Direction) -> list[str]:
@@ -106,7 +130,7 @@ def order(space: SearchSpace, trials: Sequence[Trial], direction: Direction) -> 
     order is the space's.
     """
     axes = space.hard().searched
-    used = [t for t in trials if _usable(t) and space.contains(t.params)]
+    used = usable(space, trials)
     if len(used) > FANOVA_MOST:
         used = random.Random(0).sample(used, FANOVA_MOST)
     ranks = _ranks(used, direction)

@@ -97,6 +97,8 @@ class Options:
     round: int | None = None
     #: with a button that plays the rounds
     played: bool = False
+    #: for a phone: panels one below the other, names cut short
+    narrow: bool = False
 
 
 @final
@@ -133,6 +135,9 @@ def picture(name: str, source: Source, options: Options | None = None) -> Pictur
     if not source.subject.ended and name not in OF_ONE and options.run is None:
         return Picture(name=name, sentence="No trial has ended yet.", figure=None)
     sentence, figure = PICTURES[name](source, options)
+    if figure is not None and not figure.data:  # a picture that only says why there is none
+        why = figure.layout.annotations[0].text
+        sentence, figure = f"{why[:1].upper()}{why[1:]}.", None
     return Picture(name=name, sentence=sentence, figure=figure)
 
 
@@ -148,7 +153,10 @@ Drawn = tuple[str, "go.Figure | None"]
 
 
 def _history(source: Source, options: Options) -> Drawn:
-    return "How the best value fell or rose, trial by trial.", history.figure(history.data(source.subject))
+    found = history.data(source.subject)
+    if not any(point.value is not None for point in found.points):
+        return "No trial has a value.", None
+    return "How the best value fell or rose, trial by trial.", history.figure(found)
 
 
 def _curves(source: Source, options: Options) -> Drawn:
@@ -172,8 +180,12 @@ def _lr_curve(source: Source, options: Options) -> Drawn:
     name = options.x or lr_curve.parameter_of(source.subject)
     if name is None:
         return "No numeric hyperparameter is searched.", None
-    words = f"Good values of {name} lie where the line is best; trials that diverged are below."
-    return words, lr_curve.figure(lr_curve.data(source.subject, name))
+    found = lr_curve.data(source.subject, name)
+    if not any(value is not None for _, value, _, _ in found.points):
+        return f"No trial has a value; these are their places on {name}.", lr_curve.figure(found)
+    where = "the line is" if found.quantile else "the dots are"
+    below = "; trials that diverged are below" if lr_curve.lost(found) else ""
+    return f"Good values of {name} lie where {where} best{below}.", lr_curve.figure(found)
 
 
 def _rounds(source: Source, options: Options) -> Drawn:
@@ -182,7 +194,9 @@ def _rounds(source: Source, options: Options) -> Drawn:
         return "This strategy does not narrow the search space.", None
     if options.round is not None:
         found = rounds.until(found, min(options.round, found.rounds))
-    return "Where each round looked, and where its best trial was.", rounds.figure(found, played=options.played)
+    return "Where each round looked, and where its best trial was.", rounds.figure(
+        found, played=options.played, narrow=options.narrow
+    )
 
 
 def _importances(source: Source, options: Options) -> Drawn:
@@ -220,7 +234,7 @@ def _grid_or_random(source: Source, options: Options) -> Drawn:
         return ONE, None
     words = f"How many values of {axes[0]} were tried: a grid tries few, random search a new one with every trial."
     both = [other.subject for other in source.others if {*axes} <= other.subject.space.searched.keys()][:1]
-    return words, grid_or_random.figure(grid_or_random.data([source.subject, *both], *axes))
+    return words, grid_or_random.figure(grid_or_random.data([source.subject, *both], *axes), narrow=options.narrow)
 
 
 def _searches(source: Source, options: Options) -> Drawn:
@@ -238,8 +252,8 @@ def _searches(source: Source, options: Options) -> Drawn:
 def _parallel(source: Source, options: Options) -> Drawn:
     if len(source.subject.space.searched) < 2:
         return ONE, None
-    words = "Each line is a trial; the best ones are dark and thick."
-    return words, parallel.figure(parallel.data(source.subject))
+    words = "Each line is a trial: the stronger its blue, the better it is, and the best are thick."
+    return words, parallel.figure(parallel.data(source.subject), narrow=options.narrow)
 
 
 def _pairs(source: Source, options: Options) -> Drawn:
@@ -299,7 +313,7 @@ def _layers(source: Source, options: Options) -> Drawn:
     if found is None:
         return "No layer norms were recorded; run.watch(model) or a TrainingTask records them.", None
     which = f"of {study}/{key}" if options.run or options.trials else "of the best trial's first seed"
-    return f"Gradients and weights {which}.", layers.figure(found)
+    return f"Gradients and weights {which}.", layers.figure(found, narrow=options.narrow)
 
 
 def _timeline(source: Source, options: Options) -> Drawn:

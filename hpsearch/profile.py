@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
+
 from hpsearch.parameter import Categorical, Float, Int, Parameter, Value
 from hpsearch.space import SearchSpace
 from hpsearch.trial import Direction, State, Trial, best_trials
@@ -252,18 +254,16 @@ def interaction_of(
         for t, loss in zip(seen, losses, strict=True)
     ]
     grid = [(k + 0.5) / cells for k in range(cells)]
-    across = [[math.exp(-((u - a) ** 2) / (2 * 0.12**2)) for a, _, _ in places] for u in grid]
-    along = [[math.exp(-((v - b) ** 2) / (2 * 0.12**2)) for _, b, _ in places] for v in grid]
-    rows: list[list[float | None]] = []
-    for line in along:
-        row: list[float | None] = []
-        for column in across:
-            weights = [a * b for a, b in zip(column, line, strict=True)]
-            total = sum(weights)
-            if total < 1.5 or not values:
-                row.append(None)
-                continue
-            rank = sum(w * r for w, (_, _, r) in zip(weights, places, strict=True)) / total
-            row.append(sign * values[min(round(rank), len(values) - 1)])
-        rows.append(row)
+    at = np.array(places, float).reshape(-1, 3)
+    across, along = (np.exp(-((np.array(grid)[:, None] - at[:, k]) ** 2) / (2 * 0.12**2)) for k in (0, 1))
+    totals = along @ across.T
+    sums = along @ (across * at[:, 2]).T
+
+    def value(total: float, ranked: float) -> float | None:
+        if total < 1.5 or not values:
+            return None
+        return sign * values[min(round(ranked / total), len(values) - 1)]
+
+    both = zip(totals.tolist(), sums.tolist(), strict=True)
+    rows = [[value(*pair) for pair in zip(*lines, strict=True)] for lines in both]
     return Interaction(x=x, y=y, grid=grid, values=rows)

@@ -69,7 +69,7 @@ def looks(decisions: Sequence[Decision]) -> list[Look]:
 
 
 def checklist(
-    study: Study, summary: StudySummary, archive: Archive, number: int
+    study: Study, summary: StudySummary, archive: Archive, number: int, trials: Sequence[Trial] | None = None
 ) -> tuple[list[Check], Confirmation | None]:
     """What speaks for a trial, and what does not.
 
@@ -77,8 +77,9 @@ def checklist(
         study: as it is stored.
         summary, archive: of the same study.
         number: of the trial.
+        trials: all of the study's, in number order, where the caller has them.
     """
-    trials = archive.trials(study.name)
+    trials = archive.trials(study.name) if trials is None else trials
     race = confirmation(trials, archive.decisions(study.name), study.direction)
     trial = trials[number]
     checks = [
@@ -323,7 +324,7 @@ def _same_code(objective: ObjectiveAddress, summary: StudySummary, trial: Trial)
         changes.append("the training code has changed since the study was stored")
     environments = [run.environment for run in trial.runs if run.environment is not None]
     for what in ("git_commit", "torch", "python", "device"):
-        values = dict.fromkeys(str(getattr(one, what)) for one in environments)
+        values = dict.fromkeys(str(getattr(one, what))[: 12 if what == "git_commit" else None] for one in environments)
         if len(values) > 1:
             changes.append(f"its runs had several of {what.replace('_', ' ')}: {', '.join(values)}")
     if any(one.git_dirty for one in environments):

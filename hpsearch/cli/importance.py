@@ -64,7 +64,8 @@ def _print_shares(found: Importances) -> None:
     whole = {share.name: share for share in found.fanova}
     rows = [[share.name, *_cells(share), *_cells(whole[share.name])] for share in found.ped_anova]
     print_table(["param", "PED-ANOVA", "90 % interval", "fANOVA", "90 % interval"], rows)
-    words = f"{found.n} trials, {found.resamples} resamples"
+    of = f"{found.n:,} of {found.n_usable:,}" if found.n < found.n_usable else f"{found.n}"
+    words = f"{of} trials, {found.resamples} resamples"
     out(words + (f"; fANOVA on {found.n_fanova} of them" if found.n_fanova < found.n else ""), style="dim")
 
 

@@ -7,13 +7,13 @@ With the network off everything works: pages ask this server for their pictures,
     login problem   the way in; what went wrong, in words
     server          serves it from this process
     record          the record in memory: a ``View`` of a study at one revision, and what was computed of it, once
+    workshop        what a process of its own makes: importances, reports
     wanted query    what a request is about: the study of its path, the trials that its query chooses
     paging          pages of trials that keep their place while trials come in
     standing        how far a study is, what a trial is worth; its interval
     logs            the end of a run's log; nothing outside the study's files
     live            what has changed: server-sent events, one look at the record a second for all
     drawing         pictures as plotly's JSON in the page's colours, and as tables
-    paging          pages of trials that keep their place
     api/            the REST API, a file a noun; its `__init__` says how its files hang together
     pages/          the pages, a file a noun, with ``templates/``; ``frame`` is what all have
     static/         app.js, app.css, plotly.js (its cartesian bundle, of the version that the wheel has)

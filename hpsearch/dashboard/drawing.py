@@ -16,7 +16,7 @@ Theme = Literal["light", "dark"]
 
 #: the light theme's colours, and what they are on a dark page
 _DARK = {
-    "white": "rgba(0,0,0,0)",
+    "white": "#1d2126",
     "#222222": "#e8eaed",
     "#e6e6e6": "#33373d",
     "#555": "#a8adb5",
@@ -28,6 +28,9 @@ _DARK = {
     "rgba(34,34,34,": "rgba(232,234,237,",
     "rgba(0,114,178,": "rgba(74,163,223,",
 }
+#: characters of an axis' label or a panel's head
+WORDS = 34
+CLEAR = "rgba(0,0,0,0)"
 #: rows of a table
 MOST_ROWS = 2000
 
@@ -38,18 +41,45 @@ def drawn(figure: go.Figure, theme: Theme = "light") -> dict[str, Any]:
     layout = plain["layout"]
     for name in ("template", "title", "meta"):
         layout.pop(name, None)
-    layout["margin"] = {**layout.get("margin", {}), "t": 24, "r": 16}
-    layout["paper_bgcolor"] = "rgba(0,0,0,0)"
-    layout["plot_bgcolor"] = "rgba(0,0,0,0)"
     if theme == "dark":
         plain = _painted(plain)
+        layout = plain["layout"]
+    _fitted(layout)
     return {"data": plain["data"], "layout": plain["layout"]}
 
 
+def _fitted(layout: dict[str, Any]) -> None:
+    """A card is smaller than a report's page: smaller words, and no more room about the picture than they need."""
+    heads = [note.get("text", "").count("<br>") for note in layout.get("annotations", []) if note.get("y") == 1.0]
+    head = 18 * max(heads, default=0)
+    on_top = any(name.startswith("xaxis") and axis.get("side") == "top" for name, axis in layout.items())
+    bottom = 104 if layout.get("updatemenus") else 56
+    layout["margin"] = {"l": 52, "r": 44 if on_top else 14, "t": (40 if on_top else 26) + head, "b": bottom}
+    layout["font"] = {**layout.get("font", {}), "size": 12}
+    for name, axis in layout.items():
+        if name.startswith(("xaxis", "yaxis")) and isinstance(axis.get("title"), dict):
+            words = _cut(axis["title"].get("text", ""))
+            axis["title"] = {"standoff": 8, **axis["title"], "text": words, "font": {"size": 12}}
+    for note in layout.get("annotations", []):
+        note["text"] = "<br>".join(_cut(line) for line in note.get("text", "").split("<br>"))
+        note["font"] = {**note.get("font", {}), "size": min(13, note.get("font", {}).get("size", 13))}
+    if layout.get("height", 0) > 440:
+        layout["height"] -= 60  # the title's and the legend's room
+    layout["legend"] = {**layout.get("legend", {}), "x": 0.01, "xref": "container", "font": {"size": 11.5}}
+    layout["paper_bgcolor"] = layout["plot_bgcolor"] = CLEAR
+    layout["modebar"] = {"bgcolor": CLEAR}
+
+
+def _cut(words: str) -> str:
+    """Words that fit beside a card's axis; what marks up or escapes is left whole."""
+    return words if len(words) <= WORDS or "<" in words or "&" in words else f"{words[: WORDS - 1]}…"
+
+
 def said(figure: go.Figure) -> tuple[str, str]:
-    """(title, note) of a figure, as plain text."""
+    """(title, note) of a figure, as plain text; the note as a sentence."""
     meta = figure.layout.meta or {}
-    return _plain(meta.get("title", "")), _plain(meta.get("note", ""))
+    note = _plain(meta.get("note", ""))
+    return _plain(meta.get("title", "")), f"{note[:1].upper()}{note[1:].removesuffix('.')}." if note else ""
 
 
 def table(figure: go.Figure) -> tuple[list[str], list[list[Any]]]:

@@ -49,6 +49,14 @@ STATUSES: Mapping[type[HpsearchError], int] = {
     StoreError: 503,
     ExecutorError: 503,
 }
+#: a page's heading where the status' own phrase says little
+WORDS = {
+    404: "Not found",
+    409: "Not now",
+    422: "This cannot be shown",
+    500: "Something went wrong",
+    503: "Not at the moment",
+}
 _CREDENTIALS = re.compile(r"(\b[\w+.-]+://[^\s:/@'\"]*):[^\s'\"]*@")
 _SECRETS = re.compile(r"(?i)(\b\w*(?:password|passwd|secret|token)\w*['\"]?\s*[=:]\s*['\"]?)[^\s'\"&;,)]+")
 
@@ -88,6 +96,11 @@ class Problem(Exception):
 def redact(text: str) -> str:
     """A text without the passwords of addresses in it, and without what ``password=`` and the like give."""
     return _SECRETS.sub(r"\1***", _CREDENTIALS.sub(r"\1:***@", text))
+
+
+def sentence(text: str) -> str:
+    """A message with a full stop. Its first word may be a study's name, which stays as it is; so does a command."""
+    return text if not text or text.startswith("hpsearch ") or text.endswith((".", "?", "!")) else f"{text}."
 
 
 def of_error(error: HpsearchError) -> Details:
@@ -159,6 +172,8 @@ def answer(details: Details, *, page: bool, theme: str = "") -> Response:
     """The response: a page, or problem details as JSON."""
     if page:
         said = details.json() | {"theme": theme if theme in ("light", "dark") else ""}
+        said |= {"title": WORDS.get(details.status, details.title)}
+        said |= {what: sentence(said[what]) for what in ("detail", "hint")}
         return HTMLResponse(template("error.html").render(said), details.status, dict(details.headers))
     text = json.dumps(details.json(), ensure_ascii=False)
     body = text.encode("utf-8", "backslashreplace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from typing import Any, TypeVar, cast, final
 
 from hpsearch import mirror
 from hpsearch.archive import Archive, StudySummary
-from hpsearch.dashboard.workshop import Workshop
+from hpsearch.dashboard.workshop import Asked, Workshop
 from hpsearch.errors import NotFoundError
 from hpsearch.figures import subject
 from hpsearch.figures.subject import Subject
@@ -25,8 +26,13 @@ from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Trial
 
 T = TypeVar("T")
-#: studies whose trials are kept in memory
-KEPT = 4
+#: studies whose trials are kept in memory, and trials of all of them; the latest one is kept whatever its size
+KEPT, KEPT_TRIALS = 4, 25_000
+#: what is kept of a study at one revision: so many things, and bytes where they are answers
+THINGS, BYTES = 256, 16_000_000
+#: after a look that took ``s`` seconds, the next one that finds a change waits until ``PAUSE * s`` have passed, at most
+#: ``LONGEST_PAUSE_S``: a study that changes with every look does not keep a core busy
+PAUSE, LONGEST_PAUSE_S = 3.0, 0.3
 
 
 @final
@@ -38,7 +44,7 @@ class View:
     #: as the mirror had it
     read: mirror.View
     workshop: Workshop
-    _made: dict[Hashable, Future[Any]] = field(default_factory=dict, repr=False)
+    _made: OrderedDict[Hashable, Future[Any]] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -86,31 +92,48 @@ class View:
         return self.once(("source", key), lambda: self._source(key, replace(self.subject, trials=trials())))
 
     def _source(self, key: Hashable, subject: Subject) -> Source:
-        name = (self.name, self.summary.created, key)
+        asked = Asked((self.name, self.summary.created, key), subject, running=self.summary.state == "running")
         return Source(
             subject,
             self.decisions,
             self.archive,
-            mattered=partial(self.workshop.importances, name, subject),
-            ranked=partial(self.workshop.order, name, subject),
+            mattered=partial(self.workshop.importances, asked),
+            ranked=partial(self.workshop.order, asked),
         )
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` gives, made once for this revision: who asks meanwhile waits for it, and for nothing else."""
+        """What ``make`` gives, made once for this revision: who asks meanwhile waits for it, and for nothing else.
+
+        Of many things the ones that were not asked for longest are forgotten, and made again when they are.
+        """
         with self._lock:
             found = self._made.get(key)
             mine = found is None
             if found is None:
                 found = self._made[key] = Future()
+            self._made.move_to_end(key)
         if mine:
             try:
                 found.set_result(make())
             except BaseException as error:
                 with self._lock:
-                    del self._made[key]
+                    if self._made.get(key) is found:
+                        del self._made[key]
                 found.set_exception(error)
                 raise
+            self._forget()
         return cast(T, found.result())
+
+    def _forget(self) -> None:
+        with self._lock:
+            sizes = {key: _size(made) for key, made in self._made.items()}
+            total = sum(sizes.values())
+            for key, size in sizes.items():
+                if len(self._made) <= THINGS and total <= BYTES:
+                    return
+                if (len(self._made) > THINGS or size) and self._made[key].done():
+                    del self._made[key]
+                    total -= size
 
     def trial(self, number: int) -> Trial:
         """One trial.
@@ -121,6 +144,25 @@ class View:
         return self.results.trial(number).trial
 
 
+def _size(made: Future[Any]) -> int:
+    """The bytes of an answer that is kept; 0 for anything else."""
+    found = made.result() if made.done() and made.exception() is None else None
+    return len(found) if isinstance(found, bytes) else 0
+
+
+@final
+class Kept:
+    """A study that is kept in memory."""
+
+    def __init__(self, archive: Archive, study: str) -> None:
+        self.mirror = Mirror(archive, study)
+        #: held while it is read: who asks meanwhile waits, and reads nothing
+        self.lock = threading.Lock()
+        self.view: View | None = None
+        #: on the monotonic clock: not to be read again before
+        self.rests_until = 0.0
+
+
 @final
 class Record:
     """All studies of a database, for readers; nothing is ever written or created through it."""
@@ -128,8 +170,7 @@ class Record:
     def __init__(self, url: str) -> None:
         self.url = url
         self._archive: Archive | None = None
-        self._views: OrderedDict[str, View] = OrderedDict()
-        self._mirrors: dict[str, Mirror] = {}
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._values: dict[str, tuple[str, list[tuple[int, float]]]] = {}
         self._lock = threading.Lock()
         self.workshop = Workshop()
@@ -187,29 +228,52 @@ class Record:
         return kept[1]
 
     def revisions(self) -> dict[str, str]:
-        """Study -> what changes with anything that a reader sees of it; one small query."""
+        """Study -> what changes with anything that a reader sees of it; empty where there is no database yet."""
         try:
             return {name: str(revision) for name, revision in self.archive.revisions().items()}
         except NotFoundError:
             return {}
 
     def view(self, study: str) -> View:
-        """One study as it is now: of what was read before, only what has changed is read again.
+        """One study as it is now.
 
         Raises:
             NotFoundError: there is no such study.
         """
+        revision = self.archive.revisions().get(study)
         with self._lock:
-            held = self._mirrors.get(study) or Mirror(self.archive, study)
-        now = held.refresh()  # whoever comes meanwhile waits for the same reading
+            if revision is None:
+                self._kept.pop(study, None)
+            else:
+                kept = self._kept.setdefault(study, Kept(self.archive, study))
+                self._kept.move_to_end(study)
+        if revision is None:
+            self.archive.study(study)  # says which names are near
+            raise NotFoundError(f"there is no study {study!r}", hint="hpsearch list names all studies")
+        view = kept.view
+        if view is not None and view.revision == str(revision):
+            return view
+        with kept.lock:
+            view = kept.view = self._read(kept)
+        self._drop()
+        return view
+
+    def _read(self, kept: Kept) -> View:
+        time.sleep(max(kept.rests_until - time.monotonic(), 0.0))
+        begun = time.monotonic()
+        found = kept.mirror.refresh()
+        ended = time.monotonic()
+        kept.rests_until = ended + min(PAUSE * (ended - begun), LONGEST_PAUSE_S)
+        if kept.view is not None and kept.view.revision == str(found.revision):
+            return kept.view
+        files = files_folder(self.url, found.summary.name)
+        results = Results(found.summary, found.trials, self.archive, files)
+        return View(results, found, self.workshop)
+
+    def _drop(self) -> None:
         with self._lock:
-            kept = self._views.get(study)
-            if kept is None or kept.read is not now:
-                files = files_folder(self.url, study)
-                kept = View(Results(now.summary, now.trials, self.archive, files), now, self.workshop)
-            self._views[study], self._mirrors[study] = kept, held
-            self._views.move_to_end(study)
-            while len(self._views) > KEPT:
-                name, _ = self._views.popitem(last=False)
-                del self._mirrors[name]
-        return kept
+            sizes = {name: len(kept.view.trials) if kept.view else 0 for name, kept in self._kept.items()}
+            for name in list(sizes)[:-1]:
+                if len(self._kept) <= KEPT and sum(sizes.values()) <= KEPT_TRIALS:
+                    return
+                del self._kept[name], sizes[name]

@@ -122,6 +122,7 @@ def figure(found: Data) -> go.Figure:
                 go.Scatter(
                     x=epochs + epochs[::-1],
                     y=[max(floor, value) for value in (*line.high, *reversed(line.low))],
+                    mode="lines",
                     fill="toself",
                     fillcolor=theme.faint(colour, 0.15),
                     line={"width": 0},

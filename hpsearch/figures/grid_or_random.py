@@ -85,22 +85,33 @@ def data(subjects: Sequence[Subject], x: str, y: str) -> Data:
     )  # fmt: skip
 
 
-def figure(found: Data) -> go.Figure:
-    """Below the plane of two parameters, above it what of it the factor sees; dashed: where a grid would look."""
+def figure(found: Data, *, narrow: bool = False) -> go.Figure:
+    """Below the plane of two parameters, above it what of it the factor sees; dashed: where a grid would look.
+
+    Args:
+        found: what to draw.
+        narrow: for a phone, with heads of more and shorter lines.
+    """
     if not any(panel.points for panel in found.panels):
         return theme.empty(TITLE, "no trial has ended yet")
     columns = len(found.panels)
+    narrow = narrow and columns > 1
+    names, end = (16, "<br>") if narrow else (34, " ")
     heads = [
-        f"{theme.safe(p.study, 34)} ({theme.safe(p.strategy)}):<br>{p.distinct} values of {theme.safe(found.x)} "
-        f"in {p.trials} trials"
+        f"{theme.safe(p.study, names)} ({theme.safe(p.strategy)}):<br>{_many(p.distinct, 'value')} of "
+        f"{theme.safe(found.x, names // 2)}{end}in {_many(p.trials, 'trial')}"
         for p in found.panels
     ]
+    if narrow:
+        heads = [head.replace(" (", "<br>(", 1) for head in heads]
     drawn = make_subplots(
         rows=2, cols=columns, row_heights=[0.45, 0.55], shared_xaxes=True, shared_yaxes=True, vertical_spacing=0.06,
         horizontal_spacing=0.06, subplot_titles=heads,
     )  # fmt: skip
     dashed = [p for p in found.panels if p.grid]
-    said = [f"dashed: the {len(dashed[0].grid)} values a full grid of as many trials would try"] if dashed else []
+    said = (
+        [f"dashed: the {_many(len(dashed[0].grid), 'value')} a full grid of as many trials would try"] if dashed else []
+    )
     layout = theme.new(TITLE, "; ".join(filter(None, [*said, found.note])), height=560).layout.to_plotly_json()
     layout["margin"]["t"] = 130
     drawn.update_layout(layout)
@@ -111,11 +122,19 @@ def figure(found: Data) -> go.Figure:
         y_axis = {"tickvals": list(found.y_ticks[0]), "ticktext": list(found.y_ticks[1]), "range": [-0.06, 1.06]}
         drawn.update_xaxes(**theme.axis("", **x_axis), row=1, col=k + 1)
         drawn.update_xaxes(**theme.axis(theme.safe(found.x), **x_axis), row=2, col=k + 1)
-        drawn.update_yaxes(**theme.value_axis(found.metric if k == 0 else "", values or [0.0]), row=1, col=k + 1)
+        drawn.update_yaxes(
+            **theme.value_axis(found.metric if k == 0 else "", values or [0.0], showticklabels=bool(values)),
+            row=1,
+            col=k + 1,
+        )
         drawn.update_yaxes(**theme.axis(theme.safe(found.y) if k == 0 else "", **y_axis), row=2, col=k + 1)
     if columns > 1 and values:
         drawn.update_yaxes(title={"text": ""}, row=1, col=2)
     return drawn
+
+
+def _many(n: int, word: str) -> str:
+    return f"{n} {word}{'s' * (n != 1)}"
 
 
 def _draw(drawn: go.Figure, panel: Panel, column: int, values: Sequence[float], columns: int) -> None:

@@ -88,10 +88,8 @@ def figure(found: Data) -> go.Figure:
         return theme.empty(TITLE, "no trial has ended yet")
     values = [p.value for p in found.points if p.value is not None]
     banded = any(step.low is not None for step in found.steps)
-    said = [
-        "band: 95 % interval of the mean over seeds (t)" if banded else "one seed: no spread is known",
-        found.note,
-    ]
+    band = "band: 95 % interval of the mean over seeds (t)" if banded else "one seed: no spread is known"
+    said = [band if found.steps else "", found.note]
     drawn = theme.new(TITLE, "; ".join(filter(None, said)))
     floor = _floor(values, found.direction)
     for state in ("complete", "pruned", "diverged", "failed"):
@@ -143,7 +141,9 @@ def _best(found: Data, banded: bool) -> list[Any]:
     xs = [x for step, end in zip(found.steps, ends, strict=True) for x in (step.trial, end)]
     ys = [step.value for step in found.steps for _ in range(2)]
     line = go.Scatter(x=xs, y=ys, mode="lines", line={"color": theme.INK, "width": 2.5}, name="best so far")
-    line.update(hovertemplate="best so far %{y:.4g}<extra></extra>")
+    # Its corners lie on the best trials' dots: whoever clicks there gets to the trial.
+    line.update(text=[f"#{step.trial}" for step in found.steps for _ in range(2)])
+    line.update(hovertemplate="best so far %{y:.4g}, %{text}<extra></extra>")
     if not banded:
         return [line]
     highs = [step.value if step.high is None else step.high for step in found.steps for _ in range(2)]

@@ -32,15 +32,18 @@ def data(found: Importances) -> Data:
     """The first 15 parameters by PED-ANOVA, with fANOVA's shares in the same order."""
     first = list(found.ped_anova[:MOST])
     by_name = {share.name: share for share in found.fanova}
-    note = f"whiskers: 90 % over {found.resamples} resamples of {found.n} trials"
-    if found.n_fanova < found.n:
+    of = f"{found.n:,} of {found.n_usable:,} trials" if found.n < found.n_usable else f"{found.n} trials"
+    note = f"whiskers: 90 % over {found.resamples} resamples of {of}"
+    if not found.fanova:
+        note += "; fANOVA left out, it would take long: hpsearch importance has it"
+    elif found.n_fanova < found.n:
         note += f"; fANOVA on {found.n_fanova} of them"
     if len(found.ped_anova) > MOST:
         note += f"; the first {MOST} of {len(found.ped_anova)}"
     return Data(
         names=[share.name for share in first],
         ped_anova=first,
-        fanova=[by_name[share.name] for share in first],
+        fanova=[by_name[share.name] for share in first] if by_name else [],
         note=note,
         reason=found.reason,
     )
@@ -56,13 +59,18 @@ def figure(found: Data) -> go.Figure:
         ("fANOVA: explains the whole range", found.fanova, theme.SKY, "/"),
         ("PED-ANOVA: sets the best tenth apart", found.ped_anova, theme.BLUE, ""),
     ):
+        if not shares:
+            continue
         drawn.add_trace(
             go.Bar(
                 y=names,
                 x=[share.share for share in shares],
                 orientation="h",
                 name=label,
-                marker={"color": colour, "pattern": {"shape": shape, "fgcolor": "white", "solidity": 0.2}},
+                marker={
+                    "color": colour,
+                    "pattern": {"shape": shape, "fgcolor": "white", "fillmode": "overlay", "solidity": 0.2},
+                },
                 error_x={
                     "type": "data",
                     "symmetric": False,

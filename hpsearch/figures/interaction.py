@@ -61,7 +61,7 @@ def figure(found: Data) -> go.Figure:
     title = f"{theme.safe(surface.x)} with {theme.safe(surface.y)}"
     if not any(value is not None for row in surface.values for value in row):
         return theme.empty(title, "too few trials have a value")
-    said = "surface: smoothed over the trials' ranks; white: too few trials near"
+    said = "surface: smoothed over the trials' ranks; blank: too few trials near"
     drawn = theme.new(title, "; ".join(filter(None, [said, found.note])), height=480)
     drawn.add_trace(
         go.Contour(

@@ -96,36 +96,42 @@ def _wrong(norm: float | None, word: str) -> bool:
     return norm is None or norm > EXPLODING
 
 
-def figure(found: Data) -> go.Figure:
-    """Two heat maps, the gradients' and the weights'; a flagged layer has a mark and words at its name."""
+def figure(found: Data, *, narrow: bool = False) -> go.Figure:
+    """Two heat maps, the gradients' and the weights'; a flagged layer has a mark and words at its name.
+
+    Args:
+        found: what to draw.
+        narrow: for a phone, one below the other.
+    """
     said = [f"{theme.safe(name)}: {flag}" for name, flag in list(found.flags.items())[:3]]
     said += [f"and {len(found.flags) - 3} more"] if len(found.flags) > 3 else []
     rule = f"flagged: gradient norm below {VANISHING:g} or above {EXPLODING:g} for {EPOCHS} epochs"
     words = "; ".join(said) if said else f"no layer vanishes or explodes ({rule})"
     drawn = make_subplots(
-        rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.13,
-        subplot_titles=["gradient (log10)", "weights (log10)"],
+        rows=2 if narrow else 1, cols=1 if narrow else 2, shared_yaxes=True, horizontal_spacing=0.13,
+        vertical_spacing=0.2, subplot_titles=["gradient (log10)", "weights (log10)"],
     )  # fmt: skip
     layout = theme.new(
         f"{TITLE} of {theme.safe(found.run)}",
         "; ".join(filter(None, [words, found.note])),
-        height=250 + 26 * len(found.layers),
+        height=250 + 26 * len(found.layers) * (2 if narrow else 1) + (120 if narrow else 0),
     ).layout.to_plotly_json()
     layout["margin"]["t"] = 110
     drawn.update_layout(layout)
     names = [("⚠ " if name in found.flags else "") + theme.safe(name, 28) for name in found.layers]
-    for k, (rows, place) in enumerate(((found.gradients, 0.435), (found.weights, 1.0))):
+    bars = [{"y": 0.8, "len": 0.4}, {"y": 0.2, "len": 0.4}] if narrow else [{"x": 0.435}, {"x": 1.0}]
+    for k, rows in enumerate((found.gradients, found.weights)):
         drawn.add_trace(
             go.Heatmap(
                 x=list(found.epochs),
                 y=names,
                 z=[list(row) for row in rows],
                 colorscale=theme.SCALE,
-                colorbar={"x": place, "thickness": 12, "len": 0.95},
+                colorbar={"thickness": 12, "len": 0.95, **bars[k]},
                 hovertemplate="%{y}, epoch %{x}: 10^%{z:.2f}<extra></extra>",
             ),
-            row=1,
-            col=k + 1,
+            row=k + 1 if narrow else 1,
+            col=1 if narrow else k + 1,
         )
     drawn.update_xaxes(**theme.axis("epoch", showgrid=False))
     drawn.update_yaxes(**theme.axis("", autorange="reversed", showgrid=False, type="category"))

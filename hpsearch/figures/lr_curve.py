@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import plotly.graph_objects as go
 
 from hpsearch.figures import theme
@@ -92,37 +92,34 @@ def _running(pairs: Sequence[tuple[float, float | None]], direction: Direction) 
     if len(pairs) < 2 * NEAREST:
         return []
     sign = direction.sign
-    ordered = sorted((u, math.inf if v is None else sign * v) for u, v in pairs)
+    ordered = np.array(sorted((u, math.inf if v is None else sign * v) for u, v in pairs))
     width = max(NEAREST, len(ordered) // 8)
-    low, high = ordered[0][0], ordered[-1][0]
+    low, high = float(ordered[0, 0]), float(ordered[-1, 0])
     line: list[tuple[float, float | None]] = []
     for k in range(60):
         at = low + (high - low) * k / 59
-        near = heapq.nsmallest(width, ordered, key=lambda pair: abs(pair[0] - at))
-        loss = sorted(loss for _, loss in near)[round(QUANTILE * (width - 1))]
+        near = np.argsort(abs(ordered[:, 0] - at), kind="stable")[:width]
+        loss = float(np.sort(ordered[near, 1])[round(QUANTILE * (width - 1))])
         line.append((at, sign * loss if loss < math.inf else None))
     return line
 
 
+def lost(found: Data) -> bool:
+    """Whether some trials have no value, and the picture a second panel for them."""
+    return any(share for _, _, share in found.diverged) or any(value is None for _, value, _, _ in found.points)
+
+
 def figure(found: Data) -> go.Figure:
-    """Dots for trials, a line for the running quantile, a red band below as high as the share that diverged."""
+    """Dots for trials, a line for the running quantile; where some diverged, the share of those below it."""
     title = f"{theme.safe(found.metric)} over {theme.safe(found.name)}"
     if not found.points:
         return theme.empty(title, "no trial has ended yet")
+    below = lost(found)
     values = [v for _, v, _, _ in found.points if v is not None]
-    said = f"line: best 10 % of the nearest trials; bars: share diverged{'; ' * bool(found.note)}{found.note}"
-    drawn = theme.new(title, said, height=540)
-    drawn.add_trace(
-        go.Bar(
-            x=[(a + b) / 2 for a, b, _ in found.diverged],
-            y=[100 * share for _, _, share in found.diverged],
-            width=[b - a for a, b, _ in found.diverged],
-            marker={"color": theme.faint(theme.RED, 0.55), "line": {"color": theme.RED, "width": 1}},
-            name="share diverged",
-            hovertemplate="%{y:.0f} % diverged<extra></extra>",
-            yaxis="y2",
-        )
-    )
+    said = ["line: best 10 % of the nearest trials" * bool(found.quantile), "bars: share diverged" * below, found.note]
+    drawn = theme.new(title, "; ".join(filter(None, said)), height=420 if not below else 540 if values else 300)
+    if below:
+        _lost(drawn, found)
     for state in ("complete", "pruned", "failed"):
         here = [(u, v, text) for u, v, s, text in found.points if s == state and v is not None]
         if here:
@@ -137,30 +134,48 @@ def figure(found: Data) -> go.Figure:
                     hovertemplate="%{text}<br>%{y:.4g}<extra></extra>",
                 )
             )
+    _lines(drawn, found)
+    marks = {"tickvals": list(found.tick_places), "ticktext": list(found.tick_texts), "range": [-0.03, 1.03]}
+    drawn.update_layout(
+        xaxis=theme.axis(theme.safe(found.name), **marks, anchor="y2" if below else "y"),
+        yaxis=theme.value_axis(found.metric, values, domain=[0.29 if below else 0, 1], visible=bool(values)),
+    )
+    if below:
+        drawn.update_layout(
+            yaxis2=theme.axis("diverged (%)", domain=[0, 0.19 if values else 1], range=[0, 100], tickvals=[0, 50, 100])
+        )
+    return drawn
+
+
+def _lost(drawn: go.Figure, found: Data) -> None:
+    """The trials without a value, and the share that diverged."""
+    drawn.add_trace(
+        go.Bar(
+            x=[(a + b) / 2 for a, b, _ in found.diverged],
+            y=[100 * share for _, _, share in found.diverged],
+            width=[b - a for a, b, _ in found.diverged],
+            marker={"color": theme.faint(theme.RED, 0.55), "line": {"color": theme.RED, "width": 1}},
+            name="share diverged",
+            hovertemplate="%{y:.0f} % diverged<extra></extra>",
+            yaxis="y2",
+        )
+    )
     for state, height in (("diverged", 88), ("failed", 70), ("pruned", 52)):
-        lost = [(u, text) for u, v, s, text in found.points if s == state and v is None]
-        if lost:
+        here = [(u, text) for u, v, s, text in found.points if s == state and v is None]
+        if here:
             marker = {"size": 8, "symbol": theme.STATE_SYMBOLS[state], "color": theme.STATE_COLOURS[state]}
             drawn.add_trace(
                 go.Scatter(
-                    x=[u for u, _ in lost],
-                    y=[height] * len(lost),
+                    x=[u for u, _ in here],
+                    y=[height] * len(here),
                     mode="markers",
                     marker=marker,
                     name=f"trial ({state})",
-                    text=[text for _, text in lost],
+                    text=[text for _, text in here],
                     hovertemplate="%{text}<extra></extra>",
                     yaxis="y2",
                 )
             )
-    _lines(drawn, found)
-    drawn.update_layout(
-        xaxis=theme.axis(theme.safe(found.name), tickvals=list(found.tick_places), ticktext=list(found.tick_texts),
-                         range=[-0.03, 1.03], anchor="y2"),
-        yaxis=theme.value_axis(found.metric, values, domain=[0.29, 1]),
-        yaxis2=theme.axis("diverged (%)", domain=[0, 0.19], range=[0, 100], tickvals=[0, 50, 100]),
-    )  # fmt: skip
-    return drawn
 
 
 def _lines(drawn: go.Figure, found: Data) -> None:

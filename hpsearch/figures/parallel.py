@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import final
 
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from hpsearch.figures import theme
 from hpsearch.figures.subject import Subject, place, some, text, ticks
@@ -76,18 +75,24 @@ def data(subject: Subject, names: Sequence[str] = ()) -> Data:
     )  # fmt: skip
 
 
-def figure(found: Data) -> go.Figure:
-    """Lines in eight classes of rank, dark for the best; trials without a value are dashed and end at the bottom."""
+def figure(found: Data, *, narrow: bool = False) -> go.Figure:
+    """Lines in eight classes of rank, the better the stronger; trials without a value are dashed and end at the bottom.
+
+    Args:
+        found: what to draw.
+        narrow: for a phone, with shorter names.
+    """
     if not found.lines:
         return theme.empty(TITLE, "no trial has ended yet")
     said = "; ".join(filter(None, ["last axis: by rank, the best at the top", found.note]))
     drawn = theme.new(TITLE, said, height=460)
-    colours = sample_colorscale(theme.SCALE, [k / (CLASSES - 1) for k in range(CLASSES)])
     for k in reversed(range(CLASSES)):
         here = [n for n in found.lines if n.rank is not None and min(int(n.rank * CLASSES), CLASSES - 1) == k]
         if here:
-            line = {"color": colours[k], "width": 2.5 if k == 0 else 1}
-            drawn.add_trace(_lines(here, line, f"best {100 // CLASSES} %" if k == 0 else "", 1.0 if k == 0 else 0.55))
+            # Of one colour in several strengths: on a light and on a dark page alike the best stand out.
+            colour = theme.BLUE if k == 0 else theme.faint(theme.BLUE, round(0.6 * 0.75 ** (k - 1), 3))
+            name = f"best {100 / CLASSES:.3g} %" if k == 0 else "the others" if k == 1 else ""
+            drawn.add_trace(_lines(here, {"color": colour, "width": 2.5 if k == 0 else 1}, name, 1.0))
     lost = [line for line in found.lines if line.rank is None]
     if lost:
         red = {"color": theme.RED, "width": 1, "dash": "dot"}
@@ -102,9 +107,16 @@ def figure(found: Data) -> go.Figure:
             note = {"x": k, "y": y, "text": words, "font": {"size": 11}, "bgcolor": "rgba(255,255,255,0.75)"}
             notes.append({**note, **side, "showarrow": False})
     drawn.update_layout(shapes=shapes, annotations=notes)
-    names = [theme.safe(name, 20) for name in (*found.axes, found.metric)]
+    names = [theme.safe(name, 8 if narrow else 20) for name in (*found.axes, found.metric)]
     drawn.update_xaxes(
-        tickvals=list(range(n + 1)), ticktext=names, range=[-0.35, n + 0.35], showgrid=False, zeroline=False, side="top"
+        tickvals=list(range(n + 1)),
+        ticktext=names,
+        range=[-0.35, n + 0.35],
+        showgrid=False,
+        zeroline=False,
+        side="top",
+        tickangle=0,
+        tickfont={"size": 10 if narrow else 13},
     )
     drawn.update_yaxes(visible=False, range=[-0.12, 1.05])
     drawn.update_layout(margin={"t": 110, "b": 50})

@@ -107,17 +107,18 @@ def until(found: Data, rounds: int) -> Data:
     return replace(found, panels=[cut(panel) for panel in found.panels])
 
 
-def figure(found: Data, *, played: bool = False) -> go.Figure:
+def figure(found: Data, *, played: bool = False, narrow: bool = False) -> go.Figure:
     """A panel a parameter: boxes for windows, dots for trials, a line through the best.
 
     Args:
         found: what to draw.
         played: with a button that plays the rounds, in at most 12 steps.
+        narrow: for a phone, the panels one below the other.
     """
     n = len(found.panels)
     if not n:
         return theme.empty(TITLE, "no numeric parameter was searched")
-    columns = min(n, 2)
+    columns = 1 if narrow else min(n, 2)
     rows = -(-n // columns)
     said = "; ".join(filter(None, ["box: the window a round draws from; star: best so far", found.note]))
     drawn = make_subplots(

@@ -92,6 +92,7 @@ def figure(found: Data) -> go.Figure:
             go.Scatter(
                 x=[t for t, _, _ in finite] + [t for t, _, _ in reversed(finite)],
                 y=[max(floor, y) for y in [a for _, a, _ in finite] + [b for _, _, b in reversed(finite)]],
+                mode="lines",
                 fill="toself",
                 fillcolor=theme.faint(theme.SERIES[band.search % len(theme.SERIES)], 0.15),
                 line={"width": 0},

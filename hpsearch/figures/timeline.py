@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, final
 
+import numpy as np
 import plotly.graph_objects as go
 
 from hpsearch.figures import theme
@@ -61,16 +61,19 @@ def data(subject: Subject) -> Data | None:
         return None
     first, last = min(_start(run) for run in runs), max(_end(run) for run in runs)
     unit, _, size = next(u for u in UNITS if last - first >= u[1])
-    workers = sorted({run.worker for run in runs}, key=lambda w: min(_start(r) for r in runs if r.worker == w))[:40]
+    of: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (_start(run), run.key)):
+        of.setdefault(run.worker, []).append(run)
+    workers = list(of)[:40]  # in the order in which they began
     bars: list[Bar] = []
     lanes, busy, load = [], [], []
     edges = [first + (last - first) * k / CELLS for k in range(CELLS + 1)]
     for worker in workers:
-        own = sorted((run for run in runs if run.worker == worker), key=lambda run: (_start(run), run.key))
+        own = of[worker]
         packed = _pack(own)
         lanes.append(1 + max(lane for lane, _ in packed))
         busy.append(_busy(own))
-        load.append([_load(own, a, b) for a, b in pairwise(edges)])
+        load.append(_load(own, edges))
         bars += [
             Bar(worker=worker or "unknown", lane=lane, start=(_start(run) - first) / size,
                 end=(_end(run) - first) / size, state=str(run.state), run=str(run.key))
@@ -126,14 +129,28 @@ def _busy(runs: Sequence[Run]) -> float:
     return covered / whole if whole > 0 else 1.0
 
 
-def _load(runs: Sequence[Run], start: float, end: float) -> float:
-    width = end - start
-    return sum(max(0.0, min(end, _end(r)) - max(start, _start(r))) for r in runs) / width if width > 0 else 0.0
+def _load(runs: Sequence[Run], edges: Sequence[float]) -> list[float]:
+    """The mean number of runs in hand between one edge and the next."""
+    ends = np.array(edges)
+    width = np.diff(ends)
+    if not (width > 0).all():
+        return [0.0] * len(width)
+
+    def since(times: Sequence[float]) -> Any:
+        """The seconds that have passed since these times, of all of them together, at each edge."""
+        at = np.sort(np.array(times))
+        sums = np.concatenate([[0.0], np.cumsum(at - ends[0])])
+        before = np.searchsorted(at, ends)
+        return before * (ends - ends[0]) - sums[before]
+
+    taken = since([_start(run) for run in runs]) - since([_end(run) for run in runs])
+    return [max(0.0, float(part)) for part in np.diff(taken) / width]
 
 
 def figure(found: Data) -> go.Figure:
     """A band a worker, a bar a run in the colour and pattern of its state."""
-    said = f"busy {100 * sum(found.busy) / len(found.busy):.0f} % of the time; a run that paused is drawn through"
+    busy = f"{100 * sum(found.busy) / len(found.busy):.0f} %"
+    said = f"busy {busy} of the time between a worker's first and last run; a run that paused is drawn through"
     title = theme.new(TITLE, "; ".join(filter(None, [said, found.note])), height=200)
     rows = len(found.workers) if found.load else sum(found.lanes)
     title.update_layout(height=min(700, 210 + max(26 * len(found.workers), 8 * rows)))

@@ -102,6 +102,7 @@ def figure(found: Data) -> go.Figure:
                       "dash": "solid" if search else "dash"},
                 opacity=0.85 if search else 0.6,
                 name=name,
+                showlegend=search,  # the note says what dashed lines are; there may be many
                 hovertemplate=f"{name}, epoch %{{x}}: %{{y:.4g}}<extra></extra>",
             )
         )  # fmt: skip

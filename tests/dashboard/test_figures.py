@@ -34,10 +34,38 @@ def test_a_filter_reaches_the_picture(client: TestClient) -> None:
         answer = client.get(f"{API}/history?{query}").json()
         return {n for trace in answer["data"] if trace.get("mode") == "markers" for n in trace["x"]}
 
-    everything, some, diverged = trials(""), trials("where=lr<0.1"), trials("state=diverged")
+    everything, some, complete = trials(""), trials("where=lr<0.1"), trials("state=complete")
     assert some < everything
-    assert diverged
-    assert not diverged & some
+    assert complete < everything
+    diverged = client.get(f"{API}/history?state=diverged").json()
+    assert (diverged["shown"], diverged["sentence"]) == (False, "No trial has a value.")
+
+
+def test_what_is_said_beside_a_picture_is_a_sentence(client: TestClient) -> None:
+    note = client.get(f"{API}/history").json()["note"]
+    assert note == "Band: 95 % interval of the mean over seeds (t)."
+
+
+def test_on_a_phone_panels_lie_one_below_the_other(client: TestClient) -> None:
+    for name in ("rounds", "layers"):
+        study = API if name == "rounds" else API.replace("fine", "digits")
+        wide, narrow = (client.get(f"{study}/{name}?narrow={flag}").json()["layout"] for flag in ("false", "true"))
+        assert wide["xaxis2"]["domain"][0] > 0.5, name
+        assert narrow["xaxis2"]["domain"] == [0.0, 1.0], name
+        assert narrow["height"] > wide["height"], name
+
+
+def test_long_names_do_not_take_the_pictures_room(client: TestClient) -> None:
+    from hpsearch.dashboard.drawing import WORDS, drawn
+    from hpsearch.figures import theme
+
+    figure = theme.new("one").update_xaxes(**theme.axis("x" * 100))
+    assert drawn(figure)["layout"]["xaxis"]["title"]["text"] == "x" * (WORDS - 1) + "…"
+
+
+def test_a_picture_that_only_says_why_it_is_none_is_a_sentence(client: TestClient) -> None:
+    found = client.get(f"{API}/interaction?where=lr<0.0002").json()
+    assert (found["shown"], found["sentence"]) == (False, "Too few trials have a value.")
 
 
 def test_a_table_has_the_numbers_of_the_picture(client: TestClient) -> None:

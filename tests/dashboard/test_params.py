@@ -74,6 +74,8 @@ def test_grid_and_random_are_counted(client: TestClient) -> None:
     assert "5 independent random trials hit the best 5 %" in random
     assert "= 23 %." in random
     assert client.get("/s/fine/grid-vs-random?x=lr&y=x&with=digits").status_code == 422
+    chosen = client.get("/s/fine/grid-vs-random?with=grid")
+    assert chosen.status_code == 200  # the axes are those that both search
 
 
 def test_of_many_hyperparameters_the_first_twelve_are_drawn(tmp_path: Path) -> None:

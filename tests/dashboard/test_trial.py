@@ -16,6 +16,7 @@ from hpsearch import reproduce
 from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.app import make_app
 from hpsearch.dashboard.pages.trial import decisions_about, ending, failures, surroundings
+from hpsearch.dashboard.problem import sentence
 from hpsearch.dashboard.record import Record
 from hpsearch.errors import UnusableError
 from hpsearch.store import Command
@@ -134,13 +135,24 @@ def test_the_pictures_of_one_trial_and_one_run(odd) -> None:
 
 @pytest.mark.parametrize(
     ("path", "hint"),
-    [("t/99", "it has 9 trials"), ("t/0/7", "its seeds: 0, 1"), ("t/0/0.1", "its seeds: 0, 1"), ("t/99/0", "it has 9")],
+    [
+        ("t/99", "it has 9 trials."),
+        ("t/0/7", "its seeds: 0, 1"),
+        ("t/0/0.1", "its seeds: 0, 1"),
+        ("t/99/0", "it has 9"),
+    ],
 )
 def test_what_is_not_there_is_named(odd, path: str, hint: str) -> None:
     client, _, _ = odd
     answer = client.get(f"/s/odd/{path}", headers={"accept": "text/html"})
     assert answer.status_code == 404
     assert hint in answer.text
+
+
+def test_what_is_said_ends_like_a_sentence_and_names_and_commands_stay_as_they_are() -> None:
+    assert sentence("fine has no trial 9") == "fine has no trial 9."
+    assert sentence("which one?") == "which one?"
+    assert sentence("hpsearch tag fine paper") == "hpsearch tag fine paper"
 
 
 def test_a_trial_of_every_study_has_its_page(client: TestClient) -> None:

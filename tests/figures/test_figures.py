@@ -346,6 +346,7 @@ def test_a_trials_curves_are_a_line_a_run_and_the_mean_of_the_searchs_seeds() ->
     ]  # fmt: skip
     assert found.mean == [(0, 1.0), (1, 1.0), (2, 1.0)]
     assert [trace.name for trace in trial_curves.figure(found).data][-2:] == ["seed 9 (confirm)", "mean"]
+    assert [trace.showlegend for trace in trial_curves.figure(found).data] == [True, True, True, False, None]
 
 
 def test_a_runs_metrics_are_strips_the_studys_first() -> None:

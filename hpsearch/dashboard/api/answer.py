@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
+from urllib.parse import quote
 
 from fastapi import Request, Response
 from pydantic_core import to_json
@@ -28,6 +30,10 @@ class ProblemDetails:
     hint: str = ""
 
 
+#: seconds after which to ask again for what is being made
+AGAIN_S = 1
+#: what ``If-None-Match`` lists: tags may hold commas
+_TAGS = re.compile(r'(?:W/)?"[^"]*"|\*')
 #: of every route: FastAPI takes statuses as keys
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": ProblemDetails, "description": "A token is needed: `Authorization: Bearer TOKEN`."},
@@ -57,12 +63,17 @@ def answer(request: Request, view: View, make: Callable[[], Any]) -> Response:
     return conditional(request, view, lambda: told(make()))
 
 
-def conditional(request: Request, view: View, make: Callable[[], Response]) -> Response:
-    """As ``answer``, of a whole response."""
-    tag = f'W/"{view.revision}"'
-    wanted = [text.strip().removeprefix("W/") for text in request.headers.get("if-none-match", "").split(",")]
+def conditional(request: Request, view: View, make: Callable[[], Response], *beside: tuple[str, str]) -> Response:
+    """As ``answer``, of a whole response; ``beside``: further studies that it is about, each with its revision."""
+    tag = f'W/"{",".join([view.revision, *(f"{quote(name)}:{revision}" for name, revision in beside)])}"'
+    wanted = [text.strip().removeprefix("W/") for text in _TAGS.findall(request.headers.get("if-none-match", ""))]
     if tag.removeprefix("W/") in wanted or wanted == ["*"]:
         return Response(status_code=304, headers={"etag": tag})
     response = make()
     response.headers["etag"] = tag
     return response
+
+
+def unfinished(content: Any) -> Response:
+    """An answer that will be another one in ``AGAIN_S``, whatever the revision."""
+    return told(content, {"Retry-After": str(AGAIN_S), "Cache-Control": "no-store"})

@@ -145,9 +145,11 @@ class ImportancesTold:
     schema: int
     study: str
     ped_anova: Sequence[Share]
+    #: empty where it was left out, as a server does with many trials
     fanova: Sequence[Share]
-    #: trials that were looked at
+    #: trials that were looked at, and those that could be
     n: int
+    n_usable: int
     n_fanova: int
     resamples: int
     #: why there are no shares; empty where there are

@@ -5,24 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.drawing import drawn, said, table
+from hpsearch.dashboard.api.answer import AGAIN_S, UNCHANGED, conditional, told, unfinished
+from hpsearch.dashboard.drawing import Theme, drawn, said, table
 from hpsearch.dashboard.wanted import TheFilter, TheOthers, TheSource, TheView
-from hpsearch.pictures import BeingMade, Options, picture
+from hpsearch.pictures import BeingMade, Options, Picture, picture
 from hpsearch.trial import LARGEST, RunKey
 
-#: seconds after which to ask again for what is being made
-AGAIN_S = 1
-
-router = APIRouter(prefix="/api/v1/studies/{study}/figures", tags=["figures"])
+router = APIRouter(prefix="/api/v1/studies/{study}/figures", tags=["figures"], responses=UNCHANGED)
 RUN = r"^\d{1,9}/\d{1,9}(\.\d{1,9})?$"
 
 
 @router.get("/{name}")
 @role(Role.READ)
 def figure(
+    request: Request,
     name: str,
     view: TheView,
     source: TheSource,
@@ -38,30 +37,43 @@ def figure(
     ] = None,
     round: Annotated[int | None, Query(description="up to this round, from 1; of `rounds`", ge=1, le=LARGEST)] = None,
     played: Annotated[bool, Query(description="with a button that plays it; of `rounds`")] = False,
-) -> dict[str, Any]:
-    """A picture with its title, its sentence and what must be said about it."""
+    narrow: Annotated[bool, Query(description="for a phone: panels one below the other")] = False,
+) -> Response:
+    """A picture with its title, its sentence and what must be said about it.
+
+    What takes long says `"again": 1`, the seconds after which to ask again, and shows nothing yet.
+    """
     if others:
         source = replace(source, others=[other.source for other in others])
     beside = tuple((other.name, other.revision) for other in others)
     options = Options(
         x=x or None, y=y or None, trials=tuple(trial or ()), run=RunKey.of(run) if run else None, round=round,
-        played=played,
+        played=played, narrow=narrow,
     )  # fmt: skip
 
-    def make() -> dict[str, Any]:
+    def make() -> bytes:
         found = picture(name, source, options)
-        answer: dict[str, Any] = {"name": name, "sentence": found.sentence, "title": "", "note": "", "shown": False}
-        if found.figure is None:
-            return answer
-        title, note = said(found.figure)
-        answer |= {"title": title, "note": note, "shown": True}
-        if format == "table":
-            heads, rows = table(found.figure)
-            return answer | {"heads": heads, "rows": rows}
-        return answer | drawn(found.figure, theme)
+        return bytes(told(_shown(found, theme if format == "plotly" else None)).body)
+
+    def whole() -> Response:
+        content = view.once(("figure", name, wanted, theme, format, options, beside), make)
+        return Response(content, media_type="application/json")
 
     try:
-        return view.once(("figure", name, wanted, theme, format, options, beside), make)
+        return conditional(request, view, whole, *beside)
     except BeingMade:
-        words = "What mattered is being found out; this takes some seconds."
-        return {"name": name, "sentence": words, "title": "", "note": "", "shown": False, "again": AGAIN_S}
+        early = Picture(name=name, sentence="What mattered is being found out; this takes some seconds.", figure=None)
+        return unfinished(_shown(early, None) | {"again": AGAIN_S})
+
+
+def _shown(found: Picture, theme: Theme | None) -> dict[str, Any]:
+    """A picture in a theme's colours; no theme: as a table."""
+    answer: dict[str, Any] = {"name": found.name, "sentence": found.sentence, "title": "", "note": "", "shown": False}
+    if found.figure is None:
+        return answer
+    title, note = said(found.figure)
+    answer |= {"title": title, "note": note, "shown": True}
+    if theme is None:
+        heads, rows = table(found.figure)
+        return answer | {"heads": heads, "rows": rows}
+    return answer | drawn(found.figure, theme)

@@ -55,11 +55,11 @@ def rounds_of(view: View) -> Rounds:
     by_round: dict[int, list[Trial]] = defaultdict(list)
     for trial in own:
         by_round[trial.batch].append(trial)
-    made, seen = [], []
+    made: list[Round] = []
+    top: list[Trial] = []
     for k in range(max(by_round, default=-1) + 1):
         windows = windows | {n: z.details["new"] for n, z in zooms[k].items() if z.details.get("new")}
-        seen += by_round[k]
-        top = best_trials(seen, view.direction, 1)
+        top = best_trials([*top, *by_round[k]], view.direction, 1)
         made.append(
             Round(
                 round=k,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from hpsearch import shapes
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.api.answer import UNCHANGED, answer, told
+from hpsearch.dashboard.api.answer import UNCHANGED, answer, unfinished
 from hpsearch.dashboard.api.conclusions import ImportancesTold
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import TheSource, TheView
@@ -30,9 +30,8 @@ def importance(request: Request, view: TheView, source: TheSource) -> Response:
     try:
         return answer(request, view, lambda: importances_of(view, source, source.importances))
     except BeingMade:
-        early = told(importances_of(view, source, Importances(reason="being found out; ask again in some seconds")))
-        early.headers["retry-after"] = "1"
-        return early
+        early = Importances(reason="being found out; ask again in some seconds")
+        return unfinished(importances_of(view, source, early))
 
 
 def importances_of(view: View, source: Source, found: Importances) -> dict[str, Any]:

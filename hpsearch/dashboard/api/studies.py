@@ -73,13 +73,11 @@ def study(request: Request, view: TheView) -> Response:
 
 @router.get("/{study}/report", response_class=Response, responses=UNCHANGED | {200: {"content": HTML}})
 @role(Role.READ)
-def report(request: Request, view: TheView) -> Response:
+def report(request: Request, record: TheRecord, view: TheView) -> Response:
     """The study as one HTML page that opens without a network: what `hpsearch report` writes."""
 
     def make() -> Response:
-        from hpsearch.report import page
-
-        content = view.once("report", lambda: page(view.results).encode("utf-8", "replace"))
+        content = view.once("report", lambda: view.workshop.report(record.url, view.name))
         headers = {"content-disposition": f'attachment; filename="{view.name}.html"'}
         return Response(content, headers=headers, media_type="text/html; charset=utf-8")
 

@@ -26,7 +26,7 @@ from hpsearch.verdict import quantile
 
 router = APIRouter(prefix="/api/v1/studies/{study}/trials", tags=["trials"], responses=UNCHANGED)
 #: trials in one answer: rows, and columns before they are sampled
-MOST_ROWS, MOST_COLUMNS = 1000, 20_000
+MOST_ROWS, MOST_COLUMNS = 1000, 5000
 #: what ``fields`` may name beside hyperparameters, and what columns and files have without it
 FIELDS: dict[str, Callable[[Trial], Any]] = {
     "number": lambda trial: trial.number,
@@ -43,7 +43,7 @@ FIELDS: dict[str, Callable[[Trial], Any]] = {
 }
 USUAL = ("number", "state", "value", "sd", "n", "baseline", "batch")
 SORT = "`rank` (the best first), a column or a hyperparameter; `-` before it for the other way"
-FORMAT = "`rows` by pages; `columns` at once (of more than 20,000 trials a sample, and `note` says so); files"
+FORMAT = "`rows` by pages; `columns` at once (of more than 5,000 trials a sample, and `note` says so); files"
 ONLY = "of columns and files: only these columns and hyperparameters, as `a,b` or given again"
 FILES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 

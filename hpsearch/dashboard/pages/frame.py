@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from urllib.parse import quote, urlencode
 import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 
 from hpsearch import __version__
 from hpsearch.dashboard.access import Role
@@ -47,6 +49,12 @@ DONE = {
 }
 
 
+def coded(text: str) -> Markup:
+    """A text whose parts in backticks are code."""
+    parts = re.split(r"`+([^`]+)`+", text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if k % 2 else p for k, p in enumerate(parts))
+
+
 def _environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"),
@@ -64,6 +72,7 @@ def _environment() -> jinja2.Environment:
         "since": lambda when: ago(time.time() - when),
         "clock": lambda when: datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         "segment": lambda text: quote(str(text), safe=""),
+        "coded": coded,
     }
     made.globals |= {"tabs": TABS, "version": __version__}
     return made
@@ -79,6 +88,7 @@ def render(request: Request, template: str, /, *, status: int = 200, **values: A
         theme=theme if theme in ("light", "dark") else "",
         path=request.url.path,
         query=request.url.query,
+        db_option=record_of(request).db_option,
         **values,
     )
     return HTMLResponse(text, status_code=status)
@@ -106,7 +116,6 @@ def study_page(
         revision=view.revision,
         may_act=Role.ACT in request.state.granted,
         done=DONE.get(request.query_params.get("done", ""), ""),
-        db_option=record_of(request).db_option,
         api=f"/api/v1/studies/{quote(view.name, safe='')}",
         root=f"/s/{quote(view.name, safe='')}",
         **values,

@@ -60,8 +60,15 @@ def grid_vs_random(
 ) -> HTMLResponse:
     """The trials projected on one hyperparameter; with another study's beside them."""
     names = list(view.subject.space.searched)
-    axes = axes_of(ranked(source), x if x in names else None, y if y in names else None)
+    source = ranked(source)
     second = next(iter(others), None)
+    # Beside another study, what both of them search says most.
+    both = [name for name in source.order if second is not None and name in second.subject.space.searched]
+    x, y = (one if one in names else "" for one in (x, y))
+    if len(both) > 1 and not (x and y):
+        x = x or next(name for name in both if name != y)
+        y = y or next(name for name in both if name != x)
+    axes = axes_of(source, x or None, y or None)
     if second is not None and axes and not {*axes} <= second.subject.space.searched.keys():
         raise UsageError(
             f"{second.name} does not search {' and '.join(axes)}",

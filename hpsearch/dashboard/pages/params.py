@@ -44,7 +44,10 @@ def params(
         wanted,
         names=names,
         edges=edges,
-        together=[card("importances", "Importance, with uncertainty"), card("parallel", "All hyperparameters")],
+        together=[
+            card("importances", "Importance, with uncertainty", wide=True),
+            card("parallel", "All hyperparameters", wide=True),
+        ],
         alone=[card("lr_curve", name, x=name) for name in shown],
         hidden=len(names) - len(shown),
         axes=axes,

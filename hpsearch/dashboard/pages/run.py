@@ -11,7 +11,7 @@ from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.logs import LINES, tail
 from hpsearch.dashboard.pages.frame import card, study_page
 from hpsearch.dashboard.pages.trial import ending, surroundings
-from hpsearch.dashboard.wanted import TheNumber, TheRecord, TheView
+from hpsearch.dashboard.wanted import TheNumber, TheView
 from hpsearch.errors import NotFoundError
 from hpsearch.trial import Run, RunKey, Trial
 
@@ -21,7 +21,7 @@ TheRun = Annotated[str, Path(description="the seed, or `seed.repeat`", pattern=r
 
 @router.get("/s/{study}/t/{number}/{seed}", response_class=HTMLResponse)
 @role(Role.READ)
-def run(request: Request, record: TheRecord, view: TheView, number: TheNumber, seed: TheRun) -> HTMLResponse:
+def run(request: Request, view: TheView, number: TheNumber, seed: TheRun) -> HTMLResponse:
     """All there is of one run."""
     trial = view.trial(number)
     found = run_of(view.name, trial, seed)
@@ -48,7 +48,7 @@ def run(request: Request, record: TheRecord, view: TheView, number: TheNumber, s
         notes=[text for said, text in view.summary.notes if said == address],
         previous=seed_text(trial.runs[place - 1]) if place else None,
         following=seed_text(trial.runs[place + 1]) if place + 1 < len(trial.runs) else None,
-        again=f"hpsearch rerun {address}{record.db_option}",
+        again=f"hpsearch rerun {address}",
     )
 
 

@@ -53,7 +53,7 @@ def shipping(view: View, number: int) -> Shipping:
     summary = view.summary
     folder = Path(summary.file).parent if summary.file else Path.cwd()
     study = study_of(summary.spec, folder)
-    checks, race = checklist(study, summary, view.archive, number)
+    checks, race = checklist(study, summary, view.archive, number, view.trials)
     if not _code_is_here(study.objective):
         checks = [replace(c, holds=None, words=ELSEWHERE) if c.name == CODE and c.holds is False else c for c in checks]
     return Shipping(

@@ -92,7 +92,6 @@ def studies(
         tags=sorted({word for study in found for word in study.tags}),
         sorts={name: _sort(name, sort, given) for name in _KEYS},
         database=record.shown_url,
-        run_options=record.db_option,
         **shown,
     )
 

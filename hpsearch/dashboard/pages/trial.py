@@ -54,7 +54,7 @@ class Surroundings:
 
 @router.get("/s/{study}/t/{number}", response_class=HTMLResponse)
 @role(Role.READ)
-def trial(request: Request, record: TheRecord, view: TheView, number: TheNumber) -> HTMLResponse:
+def trial(request: Request, view: TheView, record: TheRecord, number: TheNumber) -> HTMLResponse:
     """All there is of one trial."""
     found = view.trial(number)
     address = f"{view.name}/{number}"
@@ -83,7 +83,7 @@ def trial(request: Request, record: TheRecord, view: TheView, number: TheNumber)
         previous=number - 1 if number else None,
         following=number + 1 if number + 1 < len(view.trials) else None,
         commands=[
-            ("As a study file of its own", f"hpsearch show {address} --yaml{record.db_option}"),
+            ("As a study file of its own", f"hpsearch show {address} --yaml"),
         ],
         listings=listings(view, found, record.portable_url),
     )

@@ -25,9 +25,11 @@ function library() {
   return plotly;
 }
 
+const slim = (figure) => figure.clientWidth > 0 && figure.clientWidth < 460;
 function address(figure, more) {
   const url = new URL(figure.dataset.figure, location.href);
   url.searchParams.set("theme", dark() ? "dark" : "light");
+  if (slim(figure)) url.searchParams.set("narrow", "true");
   for (const [key, value] of Object.entries(more || {})) url.searchParams.set(key, value);
   return url;
 }
@@ -40,7 +42,7 @@ async function draw(figure) {
     const found = await answer.json();
     if (!answer.ok) throw new Error(found.detail || answer.statusText);
     sentence.textContent = [found.sentence, found.note].filter(Boolean).join(" ");
-    if (found.again) return void setTimeout(draw, 1000 * found.again, figure);
+    if (found.again) return void setTimeout(() => figure.isConnected && draw(figure), 1000 * found.again);
     card.classList.toggle("empty", !found.shown);
     if (!found.shown) {
       if (window.Plotly) window.Plotly.purge(figure);
@@ -52,9 +54,14 @@ async function draw(figure) {
     const Plotly = await library();
     figure.setAttribute("aria-label", sentence.textContent);
     const frames = still.matches ? undefined : found.frames;
-    const config = { responsive: false, displaylogo: false, displayModeBar: "hover" };
+    figure.dataset.slim = slim(figure);
+    const config = { responsive: false, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "toImage"] };
     await Plotly.react(figure, { data: found.data, layout: { ...found.layout, autosize: true }, config, frames });
-    if (figure.dataset.drawn !== "yes") figure.on("plotly_click", ({ points }) => follow(points[0]));
+    if (figure.dataset.drawn !== "yes") {
+      figure.on("plotly_click", ({ points }) => follow(points[0]));
+      figure.on("plotly_hover", ({ points }) => light(numberOf(points[0]), figure));
+      figure.on("plotly_unhover", () => light(null, figure));
+    }
     figure.classList.remove("waiting");
     figure.dataset.drawn = "yes";
   } catch (error) {
@@ -65,9 +72,28 @@ async function draw(figure) {
 
 // A mark whose text begins with a trial's number leads to it.
 function follow(point) {
-  const number = /^#(\d+)\b/.exec(point?.text || "");
-  if (number && document.body.dataset.study) location.href = `${place()}/t/${number[1]}`;
+  const number = numberOf(point);
+  if (number && document.body.dataset.study) location.href = `${place()}/t/${number}`;
 }
+const numberOf = (point) => /^#(\d+)\b/.exec(point?.text || point?.data?.name || "")?.[1];
+
+// The trial under the mouse, wherever it is: its rows, and its marks in the other pictures.
+function light(number, source) {
+  if ((light.now ?? null) === (number ?? null)) return;
+  light.now = number;
+  for (const row of $$("tr[data-trial]")) row.classList.toggle("lit", row.dataset.trial === number);
+  for (const figure of $$("figure[data-drawn=yes]")) {
+    if (figure === source || !figure.offsetParent || !figure._fullLayout?.xaxis) continue;
+    const marks = number ? figure.data.flatMap((trace, curveNumber) => {
+      const line = trace.hoverinfo !== "skip" && numberOf({ text: trace.name }) === number;
+      const pointNumber = line ? trace.x.length - 1 : Array.isArray(trace.text) ? trace.text.findIndex((text) => numberOf({ text }) === number) : -1;
+      const subplot = `${trace.xaxis || "x"}${trace.yaxis || "y"}`;
+      return pointNumber < 0 || trace.visible === "legendonly" ? [] : [{ curveNumber, pointNumber, subplot }];
+    }) : [];
+    window.Plotly.Fx.hover(figure, marks.slice(0, 1), marks[0]?.subplot ?? "xy");
+  }
+}
+document.addEventListener("mouseover", (event) => light(event.target.closest("tr[data-trial]")?.dataset.trial ?? (event.target.closest("figure") ? light.now : null)));
 const place = () => `/s/${encodeURIComponent(document.body.dataset.study)}`;
 
 const sight = new IntersectionObserver((seen) => {
@@ -78,7 +104,11 @@ const sight = new IntersectionObserver((seen) => {
   }
 }, { rootMargin: "300px" });
 const sizes = new ResizeObserver((seen) => {
-  for (const { target } of seen) if (target.dataset.drawn === "yes" && target.offsetParent) window.Plotly.Plots.resize(target);
+  for (const { target } of seen) {
+    if (target.dataset.drawn !== "yes" || !target.offsetParent) continue;
+    window.Plotly.Plots.resize(target);
+    if (target.dataset.slim !== String(slim(target))) draw(target);
+  }
 });
 
 function pictures(root = document) {
@@ -90,6 +120,17 @@ function pictures(root = document) {
 }
 const drawn = () => $$("figure[data-drawn]");
 addEventListener("beforeprint", () => $$("figure[data-figure]:not([data-drawn])").forEach((figure) => { sight.unobserve(figure); draw(figure); }));
+
+// The picture as a file, with a ground of its own: a page's colours are not there where it is shown.
+async function save(button) {
+  const figure = $("figure", button.closest(".card"));
+  if (figure.dataset.drawn !== "yes" || figure.hidden) return say("there is no picture to save");
+  const ground = getComputedStyle(button.closest(".card")).backgroundColor;
+  const { data, layout } = figure;
+  const { clientWidth: width, clientHeight: height } = figure;
+  const picture = { data, layout: { ...layout, paper_bgcolor: ground } };
+  await window.Plotly.downloadImage(picture, { format: "svg", width, height, filename: button.dataset.name });
+}
 
 async function table(button) {
   const card = button.closest(".card");
@@ -142,6 +183,7 @@ document.addEventListener("click", (event) => {
   if (button.dataset.copy !== undefined) copy(button.dataset.copy);
   else if (button.dataset.copyLink !== undefined) copy(location.href);
   else if (button.classList.contains("astable")) table(button);
+  else if (button.classList.contains("assvg")) save(button);
   else if (button.id === "help") $("#keys").showModal();
 });
 
@@ -277,10 +319,11 @@ function visit() {
   const last = JSON.parse(visit.last);
   const more = Number(done) - Number(last.done);
   const lost = Number(failed) - Number(last.failed);
-  const words = [more > 0 && `+${more} trials`, best !== last.best && last.best && `best ${last.best} → ${best}`, lost > 0 && `${lost} failed`];
-  box.textContent = words.some(Boolean) ? `Since you last looked: ${words.filter(Boolean).join(", ")}` : "";
+  const words = [more > 0 && `${more} more trial${more > 1 ? "s" : ""}`, best !== last.best && last.best && `best ${last.best} → ${best}`, lost > 0 && `${lost} failed`];
+  box.textContent = words.some(Boolean) ? `Since you last looked: ${words.filter(Boolean).join(", ")}.` : "";
 }
 
+$("header [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 pictures();
 mark();
 visit();

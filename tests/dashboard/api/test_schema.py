@@ -36,9 +36,9 @@ CHECKS = [
 ]
 #: values that reach the record, put in place of three of four that are made up
 SAMPLES = {"study": ["fine", "grid"], "number": [0, 1], "name": ["history", "pairs"], "a": [0], "b": [1, 5]}
-CONFIG = SchemathesisConfig(
-    seed=0, projects=ProjectsConfig(default=ProjectConfig(generation=GenerationConfig(deterministic=True)))
-)
+#: a report takes its time on a busy machine
+PROJECT = ProjectConfig(generation=GenerationConfig(deterministic=True), request_timeout=120)
+CONFIG = SchemathesisConfig(seed=0, projects=ProjectsConfig(default=PROJECT))
 
 
 def schema_of(app: FastAPI) -> schemathesis.BaseSchema:

@@ -51,7 +51,10 @@ def test_a_page_fits_every_width_and_keeps_nobody_out(server, opened, axe, path:
     assert failed == []
     for width in (1400, 800, 390):
         page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_timeout(150)
+        for _ in range(50):  # pictures are drawn anew for the width
+            page.wait_for_timeout(150)
+            if not page.evaluate(OUT):
+                break
         assert (width, page.evaluate(OUT)) == (width, [])
     page.evaluate(axe)
     for colours in ("light", "dark"):
@@ -103,3 +106,38 @@ def test_a_mark_leads_to_its_trial(server, opened) -> None:
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_url("**/s/digits/t/*")
+
+
+def test_the_trial_under_the_mouse_is_lit_in_tables_and_pictures(server, opened) -> None:
+    shown: Watched = opened(server.root + "/s/digits")
+    shown.drawn()
+    page = shown.page
+    row = page.locator("tr[data-trial]").first
+    row.scroll_into_view_if_needed()
+    row.hover()
+    assert row.get_attribute("class") == "lit"
+    until(page, "document.querySelectorAll('figure .hoverlayer .hovertext').length > 1")
+    page.locator(".brand").hover()
+    until(page, "document.querySelectorAll('tr.lit, figure .hoverlayer .hovertext').length === 0")
+
+
+def test_a_picture_is_saved_as_svg(server, opened, tmp_path) -> None:
+    shown: Watched = opened(server.root + "/s/digits")
+    shown.drawn()
+    page = shown.page
+    with page.expect_download() as saved:
+        page.locator(".card", has=page.locator("figure[data-figure*='/history']")).get_by_role(
+            "button", name="as svg"
+        ).click()
+    saved.value.save_as(tmp_path / "history.svg")
+    assert saved.value.suggested_filename == "history.svg"
+    assert (tmp_path / "history.svg").read_text("utf-8").startswith("<svg")
+
+
+def test_what_is_new_since_the_last_look_is_said(server, opened) -> None:
+    page = opened(server.root + "/s/digits").page
+    assert page.locator("#since").text_content() == ""
+    page.evaluate("""() => localStorage.setItem("seen:digits", JSON.stringify({done: "1", best: "9", failed: "0"}))""")
+    page.reload()
+    said = page.locator("#since").text_content()
+    assert said.startswith("Since you last looked: 5 more trials, best 9 → ")
