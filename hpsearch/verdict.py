@@ -172,15 +172,14 @@ def pairs(
     "Beats" is said anywhere among trials that are alike with a probability of at most alpha. An interval belongs to its
     step of Holm's test: it excludes zero where "beats" is said.
     """
-    from statsmodels.stats.multitest import multipletests
-
     found = [_facts(values[a], values[b], direction, (a, b)) for a, b in combinations(values, 2)]
     if not found:
         return ()
     ps = np.array([1.0 if pair.p is None else pair.p for pair in found])
-    rejected, corrected, *_ = multipletests(ps, alpha=alpha, method="holm")
     ranks = np.argsort(np.argsort(ps, kind="stable"), kind="stable")
-    steps = [len(found) - min(int(rank), int(rejected.sum())) for rank in ranks]
+    corrected = np.minimum(np.maximum.accumulate(np.sort(ps) * np.arange(len(ps), 0, -1)), 1.0)[ranks]
+    rejected = int((corrected <= alpha).sum())
+    steps = [len(found) - min(int(rank), rejected) for rank in ranks]
     return tuple(
         _finish(pair, None if pair.p is None else float(p), alpha, alpha / max(1, step))
         for pair, p, step in zip(found, corrected, steps, strict=True)
@@ -205,15 +204,16 @@ def optimism(searched: float, fresh: Sequence[float], direction: Direction) -> O
 def seeds_needed(effect: float, alpha: float, *, power: float = POWER, least: int = 2) -> int | None:
     """Common seeds with which a paired t-test shows an effect of this size (Cohen's d_z), two-sided; None above 1000.
 
-    From the noncentral t distribution (statsmodels' ``TTestPower``), and no fewer than ``least``. Shown is meant in the
-    right direction; the other tail, all but nothing, can come out as NaN.
+    From the noncentral t distribution (as statsmodels' ``TTestPower``), and no fewer than ``least``. Shown is meant in
+    the right direction; the other tail, all but nothing, can come out as NaN.
     """
-    from statsmodels.stats.power import TTestPower
+    from scipy.special import nctdtr
 
     effect = min(abs(effect), 10.0)
 
     def enough(n: int) -> bool:
-        return bool(TTestPower().power(effect, n, alpha / 2, alternative="larger") >= power)
+        # one seed has no spread, and shows nothing
+        return n > 1 and bool(1 - nctdtr(n - 1, effect * math.sqrt(n), quantile(alpha, n - 1)) >= power)
 
     low, high = 1, 2
     while not enough(high):

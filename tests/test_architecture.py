@@ -43,7 +43,7 @@ ROOMS = {
     "pandas": ["results.py", "export.py", "compare.py"],
     "pyarrow": ["export.py"],
     "scipy": ["points.py", "verdict.py"],
-    "statsmodels": ["verdict.py"],
+    "statsmodels": [],
     "pydantic": ["options.py", "dashboard/api/asked.py"],
     "pydantic_core": ["dashboard/api/answer.py"],
     "yaml": ["document.py"],

@@ -116,6 +116,21 @@ def test_a_run_that_diverged_is_worse_than_any():
     assert (both.p, both.beats, both.ties) == (1.0, False, 8)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_corrected_ps_and_who_beats_are_statsmodels_holm(seed):
+    from statsmodels.stats.multitest import multipletests
+
+    source = np.random.default_rng(seed)
+    common = source.normal(size=8)
+    values = {name: seeded(k * 0.4 + common + 0.4 * source.normal(size=8)) for k, name in enumerate("abcd")}
+    alone = [paired(values[pair.a], values[pair.b], DOWN, names=(pair.a, pair.b)) for pair in pairs(values, DOWN)]
+    rejected, corrected, *_ = multipletests([pair.p for pair in alone], alpha=0.05, method="holm")
+    found = pairs(values, DOWN, alpha=0.05)
+    assert [pair.corrected for pair in found] == pytest.approx(list(corrected))
+    assert [pair.corrected <= 0.05 for pair in found] == list(rejected)
+    assert 0 < sum(rejected) < len(found)
+
+
 def test_the_seeds_that_would_settle_it_are_statsmodels():
     from statsmodels.stats.power import TTestPower
 
