@@ -37,8 +37,9 @@ ANSWERS = ("/api/v1/studies", *(f"{API}{path}" for path in ("", "/trials", "/tri
 #: opened in a browser, with the pictures that are far down
 SEEN = (f"/s/{STUDY}", f"/s/{STUDY}/params", f"/s/{STUDY}/workers")
 DRAWN = "[...document.querySelectorAll('figure[data-figure]')].every((f) => f.dataset.drawn)"
-OPTUNA_DRAWN = "document.querySelectorAll('.js-plotly-plot .main-svg').length > 0"
-LONGEST_S = 60
+#: a plot with data in it: empty axes are there before the trials are
+OPTUNA_DRAWN = "[...document.querySelectorAll('.js-plotly-plot')].some((p) => p.data?.some((t) => t.x?.length > 999))"
+LONGEST_S = 120
 
 
 class Server:
