@@ -13,8 +13,9 @@ from hpsearch.objective import Data
 WHOLE = 1 << 30
 #: of larger data, a tensor of at most so many bytes is read all the same ...
 SMALL = 1 << 26
-#: ... and of any other one so many rows: a mapped file may lie on a slow disk
-ROWS = 4096
+#: ... and of any other one so many rows, fewer where they are more than ``SMALL`` together: a mapped file may lie on a
+#: slow disk
+ROWS, FEWEST = 4096, 64
 #: hexadecimal digits, of a sha256's 64
 DIGITS = 16
 #: bytes copied at a time
@@ -26,7 +27,8 @@ def fingerprint(data: Data) -> str:
 
     The test part is among them (nothing is evaluated on it); ``transform`` is code, and not. The device does not
     matter. Data above 1 GiB are told by a sample: tensors of at most 64 MiB (targets, as a rule) whole, of any other
-    one its shape, its type and 4,096 rows, always the same ones; a change of a few other rows goes unseen.
+    one its shape, its type and 4,096 rows (of large rows fewer, 64 MiB in all, but 64 rows), always the same ones; a
+    change of a few other rows goes unseen.
 
     Returns:
         "" where a tensor has no bytes of its own in rows, as a sparse one.
@@ -50,7 +52,8 @@ def _bytes(tensor: Tensor) -> int:
 def _sample(tensor: Tensor) -> Tensor:
     """Rows drawn evenly from all, the first and the last one among them; drawn, since data may have a period."""
     count = len(tensor)
-    drawn = torch.randint(count, (ROWS - 2,), generator=torch.Generator().manual_seed(0))
+    wanted = max(FEWEST, min(ROWS, SMALL * count // _bytes(tensor)))
+    drawn = torch.randint(count, (wanted - 2,), generator=torch.Generator().manual_seed(0))
     rows = torch.cat([drawn, torch.tensor([0, count - 1])]).sort().values
     return tensor[rows.to(tensor.device)]
 
