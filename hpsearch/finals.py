@@ -14,7 +14,7 @@ from typing import Any, final
 
 from hpsearch.errors import UsageError
 from hpsearch.further import CONFIRMED, DROP, RACE, Chooser, Further
-from hpsearch.race import Judgement, judge
+from hpsearch.race import Judgement, judge, schedule
 from hpsearch.race import Standing as Behind
 from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Run, RunKey, Stage, State, Trial, best_trials
@@ -113,7 +113,7 @@ def begin(
         direction: which way the metric gets better.
         number: of the race.
         top: so many trials; a baseline that is not among them races too.
-        first: fresh seeds before the first look; later looks come after half as many more each.
+        first: fresh seeds before the first look; the later ones as ``race.schedule`` has them.
         max_seeds: fresh seeds at most.
         alpha: how often, at most, "A beats B" may be said of trials that are alike, in the whole race.
 
@@ -127,14 +127,12 @@ def begin(
     contenders = [trial.number for trial in best]
     contenders += [trial.number for trial in baselines if trial.number not in contenders]
     used = {run.key.seed for trial in trials for run in trial.runs}
-    first = min(first, max_seeds)
-    looks = sorted({*range(first, max_seeds, max(2, first // 2)), max_seeds})
     return Terms(
         number=number,
         contenders=tuple(contenders),
         baselines=tuple(n for n in contenders if trials[n].baseline),
         seeds=tuple(islice((seed for seed in count() if seed not in used), max_seeds)),
-        looks=tuple(looks),
+        looks=schedule(first, max_seeds),
         alpha=alpha,
     )
 

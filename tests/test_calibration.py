@@ -63,7 +63,7 @@ def test_a_against_a(law, seeds):
 @pytest.mark.parametrize("trials", [2, 4, 9])
 @pytest.mark.parametrize("law", LAWS)
 def test_a_race_among_trials_that_are_alike(law, trials):
-    alive = race(simulate(law, trials, 16), schedule(16))
+    alive = race(simulate(law, trials, 16), schedule())
     assert (~alive.all(-1)).mean() <= ALPHA + SLACK
 
 
@@ -73,7 +73,7 @@ def test_the_best_and_its_equals_stay_while_others_go(law):
     losses = simulate(law, 9, 16)
     losses[:, 3:6] += 0.5 * losses[:, 0].std()
     losses[:, 6:] += 5 * losses[:, 0].std()
-    alive = race(losses, schedule(16))
+    alive = race(losses, schedule())
     assert (~alive[:, :3].all(-1)).mean() <= ALPHA + SLACK
     assert alive[:, 6:].any(-1).mean() < 0.5
 
@@ -82,7 +82,7 @@ def test_the_simulation_would_see_a_rule_that_is_too_bold():
     """Without the correction for looks and contenders, far too many races drop someone."""
     losses = simulate("normal", 9, 16)
     alive = np.ones(losses.shape[:2], bool)
-    for seeds in schedule(16):
+    for seeds in schedule():
         alive &= ~worse(losses[..., :seeds], alive, level=36 * ALPHA, contenders=9, least=2)[1]
     assert (~alive.all(-1)).mean() > 3 * ALPHA
 
@@ -100,15 +100,15 @@ def test_power_is_what_statsmodels_computes(effect, seeds):
 def test_the_simulated_functions_decide_as_the_public_ones():
     losses = simulate("normal", 9, 16)
     losses[:, 4:] += 2.0
-    kept = race(losses[:40], schedule(16))
+    kept = race(losses[:40], schedule())
     for number in range(40):
         values = {str(k): dict(enumerate(row)) for k, row in enumerate(losses[number].tolist())}
         one = paired(values["0"], values["4"], Direction.MINIMIZE)
         *_, p = t_test(difference(losses[number, 4], losses[number, 0]))
         assert (one.beats or one.beaten) == (p <= ALPHA)
-        for look, seeds in enumerate(schedule(16), 1):
+        for look, seeds in enumerate(schedule(), 1):
             shown = {name: {s: v for s, v in by.items() if s < seeds} for name, by in values.items()}
-            judged = judge(shown, Direction.MINIMIZE, contenders=9, look=look, looks=4)
+            judged = judge(shown, Direction.MINIMIZE, contenders=9, look=look, looks=3)
             for name in judged.drop:
                 del values[name]
         assert sorted(map(int, values)) == np.flatnonzero(kept[number]).tolist()
