@@ -72,6 +72,11 @@ class Left:
     reason: str
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def shown(self) -> bool:
+        """It was shown to be worse; else it diverged or failed."""
+        return "p" in self.details
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +229,13 @@ def fresh_values(trial: Trial, terms: Terms) -> dict[int, float]:
     return {seed: value for seed, value in trial.values(Stage.CONFIRM).items() if seed in terms.seeds}
 
 
+def judged_values(trial: Trial, terms: Terms) -> dict[int, float]:
+    """The same, and NaN for each run that diverged: what a comparison takes."""
+    runs = (run for run in trial.runs if run.stage is Stage.CONFIRM and run.key.repeat == 0)
+    lost = {run.key.seed: math.nan for run in runs if run.state is State.DIVERGED and run.key.seed in terms.seeds}
+    return fresh_values(trial, terms) | lost
+
+
 def _unusable(active: Sequence[int], seeds: Sequence[int], runs: Mapping[RunKey, Run]) -> list[Left]:
     """Trials of which a run has failed or diverged on a fresh seed: they have no value there."""
     gone = []
@@ -287,8 +299,8 @@ def _end(
 
 def _how_left(left: Sequence[Left]) -> str:
     """``7 others are shown to be worse, #3 diverged on seed 4``."""
-    worse = sum("p" in one.details for one in left)
-    rest = [f"#{one.trial} {one.reason}" for one in left if "p" not in one.details]
+    worse = sum(one.shown for one in left)
+    rest = [f"#{one.trial} {one.reason}" for one in left if not one.shown]
     said = [f"{worse} other{'s are' if worse > 1 else ' is'} shown to be worse"] if worse else []
     return ", ".join([*said, *rest])
 

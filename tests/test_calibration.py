@@ -9,8 +9,10 @@ import math
 import numpy as np
 import pytest
 
+from hpsearch.confirm import against, comparisons, confirmation
+from hpsearch.finals import Race, begin
 from hpsearch.race import judge, schedule, worse
-from hpsearch.trial import Direction
+from hpsearch.trial import Direction, Run, RunKey, Stage, State, Trial
 from hpsearch.verdict import difference, min_seeds, paired, t_test
 
 ALPHA, TIMES = 0.05, 10_000
@@ -43,15 +45,33 @@ def pair_rate(losses):
     return float((p <= ALPHA).mean())
 
 
-def race(losses, looks):
-    """Who is left (times, trials) after races with these looks, as ``judge`` decides where none ends for futility."""
+def races(losses, looks):
+    """After each look of races that none ends for futility, as ``judge`` decides: (who is left, who leads)."""
     times, trials, _ = losses.shape
     alive = np.ones((times, trials), bool)
     for seeds in looks:
         level = ALPHA / len(looks)
-        _, drop, _ = worse(losses[..., :seeds], alive, level=level, contenders=trials, least=min_seeds(ALPHA))
-        alive &= ~drop
-    return alive
+        leader, drop, _ = worse(losses[..., :seeds], alive, level=level, contenders=trials, least=min_seeds(ALPHA))
+        alive = alive & ~drop
+        yield alive, leader
+
+
+def race(losses, looks):
+    """Who is left (times, trials) at its end."""
+    return list(races(losses, looks))[-1][0]
+
+
+def shipped(losses, looks, *, corrected=True):
+    """At each look, were it the last: whether the leader is said to beat trial 0, the baseline, as ``against`` decides."""
+    times, trials, _ = losses.shape
+    baseline = losses[:, 0].copy()
+    for seeds, (alive, leader) in zip(looks, races(losses, looks), strict=True):
+        baseline[~alive[:, 0], seeds:] = np.nan  # who is dropped trains no more
+        ours = losses[np.arange(times), leader, :seeds]
+        _, mean, _, p = t_test(difference(baseline[:, :seeds], ours))
+        factors = [comparisons(trials, len(looks), dropped=dropped) if corrected else 1 for dropped in (True, False)]
+        direct = (mean > 0) & (p * np.where(alive[:, 0], factors[1], factors[0]) <= ALPHA)
+        yield (leader != 0) & (direct | (~alive[:, 0] & (alive.sum(-1) == 1)))
 
 
 @pytest.mark.parametrize("seeds", [6, 8, 16])
@@ -65,6 +85,18 @@ def test_a_against_a(law, seeds):
 def test_a_race_among_trials_that_are_alike(law, trials):
     alive = race(simulate(law, trials, 16), schedule())
     assert (~alive.all(-1)).mean() <= ALPHA + SLACK
+
+
+@pytest.mark.parametrize("trials", [2, 9])
+@pytest.mark.parametrize("law", LAWS)
+def test_whom_a_race_among_trials_that_are_alike_has_chosen_beats_no_baseline(law, trials):
+    said = list(shipped(simulate(law, trials, 16), schedule()))
+    assert np.logical_or.reduce(said).mean() <= ALPHA + SLACK
+
+
+def test_the_simulation_would_see_that_the_winner_was_chosen_by_the_same_values():
+    *_, said = shipped(simulate("normal", 9, 16), schedule(), corrected=False)
+    assert said.mean() > 2 * ALPHA
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -112,3 +144,45 @@ def test_the_simulated_functions_decide_as_the_public_ones():
             for name in judged.drop:
                 del values[name]
         assert sorted(map(int, values)) == np.flatnonzero(kept[number]).tolist()
+
+
+def test_the_simulated_checklist_decides_as_the_public_one():
+    """Races as ``confirm`` makes them, trial by trial; who leads at the end is taken, as all cost the same."""
+    losses = simulate("normal", 4, 16, shared=False)[:24]
+    losses[8:, 0] += np.linspace(0.5, 4, 16)[:, None]
+    said = np.array(list(shipped(losses, schedule())))
+    seen = set()
+    for number, values in enumerate(losses):
+        trials = [
+            Trial(number=n, params={}, state=State.COMPLETE, value=0.0, baseline=n == 0,
+                  runs=(Run(key=RunKey(n, 99), state=State.COMPLETE, value=0.0),))
+            for n in range(4)
+        ]  # fmt: skip
+        terms, decisions = begin(trials, Direction.MINIMIZE), []
+        assert terms.looks == schedule()
+        over = False
+        while not over:
+            answer = Race(terms, Direction.MINIMIZE, begun=bool(decisions))(trials)
+            decisions += answer.decisions
+            over = answer.over
+            made = [
+                Run(
+                    key=run.key,
+                    stage=Stage.CONFIRM,
+                    state=State.COMPLETE,
+                    value=float(values[run.key.trial, run.key.seed]),
+                )
+                for run in answer.runs
+            ]
+            trials = [
+                Trial(number=t.number, params={}, state=t.state, value=t.value, baseline=t.baseline,
+                      runs=(*t.runs, *(run for run in made if run.key.trial == t.number)))
+                for t in trials
+            ]  # fmt: skip
+        found = confirmation(trials, decisions, Direction.MINIMIZE)
+        look = terms.looks.index(found.end.details["seeds"])
+        chosen = trials[found.chosen]
+        beats = bool(chosen.number and against(chosen, trials[0], found, Direction.MINIMIZE).better)
+        assert beats == said[look, number]
+        seen.add((beats, found.end.details["winner"] is None))
+    assert seen >= {(True, True), (True, False), (False, True)}

@@ -26,6 +26,7 @@ from hpsearch.settings import files_folder
 from hpsearch.ship import _same_data, checklist, looks, reveal
 from hpsearch.stores.sql import open_archive, open_store, sealed_metrics
 from hpsearch.trial import Direction, Environment, Run, RunKey, Stage, State, Trial
+from hpsearch.verdict import paired
 from hpsearch.verify import verify
 
 OBJECTIVES = Path(__file__).parent / "objectives"
@@ -227,7 +228,22 @@ def test_the_checklist_says_what_the_record_says(raced):
     worst = next(trial.number for trial in archive.trials("s") if trial.params["lr"] == 0.1)
     loser = {check.name: check.holds for check in checklist(study, archive.study("s"), archive, worst)[0]}
     assert loser["confirmed on fresh seeds"] is False
+    assert loser["beats the baseline"] is False
     assert loser["beats the runner-up, or is cheaper"] is False
+
+
+def test_without_a_race_nothing_is_said_to_beat_anything(tmp_path):
+    study, url = make(tmp_path, seeds=8), f"sqlite:///{tmp_path}/r.db"
+    hp.run(study, db=url, on="inline")
+    archive = open_archive(url)
+    trials = archive.trials("s")
+    best = min(trials, key=lambda trial: trial.value)
+    assert paired(best.values(), trials[0].values(), Direction.MINIMIZE).beats
+    checks = {check.name: check for check in checklist(study, archive.study("s"), archive, best.number)[0]}
+    for name in ("beats the baseline", "beats the runner-up, or is cheaper"):
+        assert checks[name].holds is None
+        assert checks[name].words.startswith("not confirmed: ")
+    assert checks["confirmed on fresh seeds"].holds is False
 
 
 @pytest.mark.parametrize(
