@@ -97,15 +97,12 @@ class Against:
 
 
 def against(trial: Trial, other: Trial, race: Confirmation, direction: Direction) -> Against:
-    """Whether a trial is shown to be better than another, as a race that is over has it.
+    """Whether a trial is shown to be better than another, as a race of both that is over has it.
 
     Where the race does not say, by their difference on its seeds. Which trial is asked about was chosen by the same
     values, so p is corrected (``comparisons``).
     """
     by_number = {one.trial.number: one for one in race.contenders}
-    missing = [number for number in (trial.number, other.number) if number not in by_number]
-    if missing:
-        return Against(better=None, words=f"#{missing[0]} was not in race {race.terms.number}")
     ours, theirs = by_number[trial.number], by_number[other.number]
     if theirs.shown and ours.outcome == "winner":
         return Against(better=True, words=f"#{other.number} is {theirs.outcome}")

@@ -19,7 +19,8 @@ from hpsearch.race import Standing as Behind
 from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Run, RunKey, Stage, State, Trial, best_trials
 
-#: of trials that tie the best mean is taken, unless another trains in less than its time over this
+#: a trial that trains in less than another's time over this is cheaper; nearer ones cost the same: seconds are noisy.
+#: Of trials that tie the best mean is taken, unless another is cheaper
 CHEAPER = 1.1
 
 
@@ -236,6 +237,12 @@ def judged_values(trial: Trial, terms: Terms) -> dict[int, float]:
     return fresh_values(trial, terms) | lost
 
 
+def seconds_a_run(trial: Trial, seeds: Sequence[int]) -> float:
+    """Mean seconds of training of its runs with these seeds (a later race may have used what this one left over)."""
+    seconds = [run.seconds for run in trial.runs if run.stage is Stage.CONFIRM and run.key.seed in seeds]
+    return sum(seconds) / len(seconds) if seconds else 0.0
+
+
 def _unusable(active: Sequence[int], seeds: Sequence[int], runs: Mapping[RunKey, Run]) -> list[Left]:
     """Trials of which a run has failed or diverged on a fresh seed: they have no value there."""
     gone = []
@@ -273,10 +280,9 @@ def _end(
     seeds: int,
     trials: Sequence[Trial],
 ) -> Decision:
-    cost = {trial: _seconds(trials[trial], terms.seeds[:seeds]) for trial in active}
+    cost = {trial: seconds_a_run(trials[trial], terms.seeds[:seeds]) for trial in active}
     leader = next((trial for trial in active if judgement and f"#{trial}" == judgement.leader), None)
     cheapest = min(active, key=lambda trial: (cost[trial], trial), default=None)
-    # Seconds are noisy, too: what is hardly cheaper is no reason to take another than the best.
     taken = leader if leader is not None and cost[leader] <= CHEAPER * min(cost.values()) else cheapest
     winner = active[0] if len(active) == 1 and len(terms.contenders) > 1 else None
     if judgement is None or not active:
@@ -303,9 +309,3 @@ def _how_left(left: Sequence[Left]) -> str:
     rest = [f"#{one.trial} {one.reason}" for one in left if not one.shown]
     said = [f"{worse} other{'s are' if worse > 1 else ' is'} shown to be worse"] if worse else []
     return ", ".join([*said, *rest])
-
-
-def _seconds(trial: Trial, seeds: Sequence[int]) -> float:
-    """Mean seconds of training of its runs with these seeds (a later race may have used what this one left over)."""
-    seconds = [run.seconds for run in trial.runs if run.stage is Stage.CONFIRM and run.key.seed in seeds]
-    return sum(seconds) / len(seconds) if seconds else 0.0

@@ -17,7 +17,7 @@ from typing import final
 from hpsearch.archive import Archive, StudySummary
 from hpsearch.confirm import Confirmation, against, confirmation
 from hpsearch.errors import ObjectiveError, UsageError
-from hpsearch.finals import fresh_values
+from hpsearch.finals import CHEAPER, fresh_values, seconds_a_run
 from hpsearch.further import REVEAL
 from hpsearch.objective import ObjectiveAddress, source_hash
 from hpsearch.profile import edges_of
@@ -32,9 +32,7 @@ from hpsearch.verdict import Spread, spread
 VANISHED, EXPLODED = 1e-6, 1e2
 #: seconds that a reveal holds the study
 LEASE_S = 60.0
-_UNCONFIRMED = (
-    "not confirmed: the seeds that a trial was chosen by show nothing of it; hpsearch confirm takes fresh ones"
-)
+_UNCONFIRMED = "not confirmed: no race on fresh seeds has shown it, and those that it was chosen by cannot"
 
 
 @final
@@ -231,7 +229,7 @@ def _beats_baseline(trials: Sequence[Trial], trial: Trial, race: Confirmation | 
     if not baselines:
         hint = "baseline: textbook in the study file gives one"
         return Check(name=name, holds=None, words=f"there is no baseline to compare with; {hint}")
-    if race is None or race.end is None:
+    if race is None or race.end is None or trial.number not in race.terms.contenders:
         return Check(name=name, holds=None, words=_UNCONFIRMED)
     found = [against(trial, one, race, direction) for one in baselines]
     return Check(name=name, holds=all(one.better for one in found), words="; ".join(one.words for one in found))
@@ -242,14 +240,20 @@ def _beats_runner_up(trials: Sequence[Trial], trial: Trial, race: Confirmation |
     second = _runner_up(trials, trial, race, direction)
     if second is None:
         return Check(name=name, holds=None, words="there is no other trial")
-    if race is None or race.end is None:
+    if race is None or race.end is None or trial.number not in race.terms.contenders:
         return Check(name=name, holds=None, words=_UNCONFIRMED)
     found = against(trial, second, race, direction)
     if found.better:
         return Check(name=name, holds=True, words=found.words)
-    ours, theirs = _seconds(trial), _seconds(second)
-    cheaper = f"#{trial.number} takes {ours:.3g} s a run, #{second.number} {theirs:.3g} s"
-    return Check(name=name, holds=ours <= theirs and found.better is None, words=f"{found.words}; {cheaper}")
+    made = race.terms.seeds[: race.end.details["seeds"]]
+    ours, theirs = seconds_a_run(trial, made), seconds_a_run(second, made)
+    told = f"#{trial.number} takes {ours:.3g} s a run, #{second.number} {theirs:.3g} s"
+    standing = next(one.outcome for one in race.contenders if one.trial.number == trial.number)
+    if found.better is False or standing not in ("winner", "ties"):
+        return Check(name=name, holds=False, words=f"{found.words}; {told}")
+    cheaper = True if CHEAPER * ours < theirs else False if CHEAPER * theirs < ours else None
+    alike = ", about the same" if cheaper is None else ""
+    return Check(name=name, holds=cheaper, words=f"{found.words}; {told}{alike}")
 
 
 def _baselines(trials: Sequence[Trial], race: Confirmation | None) -> list[Trial]:
@@ -273,10 +277,6 @@ def _compared(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, 
     second, baselines = _runner_up(trials, trial, race, direction), _baselines(trials, race)
     others = [one for one in trials if one is second or any(one is other for other in baselines)]
     return [one for one in others if one.number != trial.number]
-
-
-def _seconds(trial: Trial) -> float:
-    return statistics.fmean([run.seconds for run in trial.runs]) if trial.runs else 0.0
 
 
 def _confirmed(trial: Trial, race: Confirmation | None) -> Check:

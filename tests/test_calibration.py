@@ -62,7 +62,7 @@ def race(losses, looks):
 
 
 def shipped(losses, looks, *, corrected=True):
-    """At each look, were it the last: whether the leader is said to beat trial 0, the baseline, as ``against`` decides."""
+    """At each look, were it the last: whether the leader is said to beat the baseline (0), as ``against`` decides."""
     times, trials, _ = losses.shape
     baseline = losses[:, 0].copy()
     for seeds, (alive, leader) in zip(looks, races(losses, looks), strict=True):
