@@ -86,8 +86,9 @@ def _studies(archive: Archive, wanted: list[Address], alpha: float, common: Comm
     judged: Sequence[Paired] = ()
     found: list[Search] = []
     ahead: list[tuple[Search, Search, float | None]] = []
+    fresh = confirmed([trial for _, trial in best])
     if len(metrics) == 1:
-        way, fresh = Direction(rows[0].direction), confirmed([trial for _, trial in best])
+        way = Direction(rows[0].direction)
         found = searches(list(zip(summaries, trials, strict=True)))
         ahead = chances(found, way)
         if len(best) == len(rows):
@@ -104,6 +105,7 @@ def _studies(archive: Archive, wanted: list[Address], alpha: float, common: Comm
     if judged:
         out("\nbest trials, on common seeds", style="bold")
         _print_verdicts(judged)
+        _note(confirmed=fresh)
     if len(best) > 1:
         out("\nparams of the best", style="bold")
         _differences([name for name, _ in best], param_differences([trial for _, trial in best]))
@@ -165,6 +167,11 @@ def _print_verdicts(verdicts: Sequence[Paired]) -> None:
         out(textwrap.fill(f"{about}{pair.words}", 80, subsequent_indent="  ", break_on_hyphens=False), style="bold")
 
 
+def _note(*, confirmed: bool) -> None:
+    if not confirmed:
+        say("note: on the search's own seeds; a trial chosen by them looks better than it is", style="dim")
+
+
 def _study_cells(row: StudyRow) -> list[str]:
     best = row.best
     return [
@@ -215,8 +222,7 @@ def _trials(
     if judged:
         out(f"\n{metric or studies[0].spec['metric']}, differences on common seeds", style="bold")
         _print_verdicts(judged)
-        if not fresh:
-            say("note: on the search's own seeds; a trial chosen by them looks better than it is", style="dim")
+        _note(confirmed=fresh)
     out("\nparams that differ", style="bold")
     _differences([row.address for row in rows], param_differences(trials))
     if origins:

@@ -147,6 +147,7 @@ def test_compare_studies(folder: Path, hpsearch) -> None:
     assert ended.code == 0
     assert [line.split()[0] for line in ended.out.splitlines()[:3]] == ["study", "toy", "other"]
     assert "different seeds" in ended.err
+    assert "on the search's own seeds; a trial chosen by them looks better than it is" in ended.err
     assert "params of the best" in ended.out
     rows = {row["study"]: row for row in json.loads(hpsearch("compare", "toy", "other", "--json").out)["studies"]}
     assert (rows["toy"]["diverged"], rows["toy"]["failed"], rows["other"]["trials"]) == (2, 3, 3)
