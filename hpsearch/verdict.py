@@ -176,14 +176,21 @@ def pairs(
     if not found:
         return ()
     ps = np.array([1.0 if pair.p is None else pair.p for pair in found])
-    ranks = np.argsort(np.argsort(ps, kind="stable"), kind="stable")
-    corrected = np.minimum(np.maximum.accumulate(np.sort(ps) * np.arange(len(ps), 0, -1)), 1.0)[ranks]
+    corrected, ranks = holm(ps)
     rejected = int((corrected <= alpha).sum())
     steps = [len(found) - min(int(rank), rejected) for rank in ranks]
     return tuple(
         _finish(pair, None if pair.p is None else float(p), alpha, alpha / max(1, step))
         for pair, p, step in zip(found, corrected, steps, strict=True)
     )
+
+
+def holm(ps: Array) -> tuple[Array, NDArray[np.intp]]:
+    """p (..., tests) corrected together along the last axis (Holm 1979), and the rank of each, from 0."""
+    ranks = np.argsort(np.argsort(ps, axis=-1, kind="stable"), axis=-1, kind="stable")
+    ordered = np.sort(ps, axis=-1) * np.arange(ps.shape[-1], 0, -1)
+    corrected = np.minimum(np.maximum.accumulate(ordered, axis=-1), 1.0)
+    return np.take_along_axis(corrected, ranks, -1), ranks
 
 
 def optimism(searched: float, fresh: Sequence[float], direction: Direction) -> Optimism:

@@ -13,7 +13,7 @@ from hpsearch.confirm import against, comparisons, confirmation
 from hpsearch.finals import Race, begin
 from hpsearch.race import judge, schedule, worse
 from hpsearch.trial import Direction, Run, RunKey, Stage, State, Trial
-from hpsearch.verdict import difference, min_seeds, paired, t_test
+from hpsearch.verdict import difference, holm, min_seeds, paired, pairs, t_test
 
 ALPHA, TIMES = 0.05, 10_000
 #: of 10,000 at a true rate of alpha: exceeded once in 3,000
@@ -43,6 +43,14 @@ def pair_rate(losses):
     assert losses.shape[-1] >= min_seeds(ALPHA)
     *_, p = t_test(difference(losses[:, 1], losses[:, 0]))
     return float((p <= ALPHA).mean())
+
+
+def pairs_shown(losses):
+    """Which pairs (times, pairs) are told apart among several, as ``pairs`` decides, and their trials."""
+    assert losses.shape[-1] >= min_seeds(ALPHA)
+    a, b = np.triu_indices(losses.shape[1], 1)
+    *_, p = t_test(difference(losses[:, b], losses[:, a]))
+    return holm(p)[0] <= ALPHA, (a, b)
 
 
 def races(losses, looks):
@@ -78,6 +86,25 @@ def shipped(losses, looks, *, corrected=True):
 @pytest.mark.parametrize("law", LAWS)
 def test_a_against_a(law, seeds):
     assert pair_rate(simulate(law, 2, seeds)) <= ALPHA + SLACK
+
+
+@pytest.mark.parametrize("seeds", [6, 8])
+@pytest.mark.parametrize("trials", [4, 9])
+@pytest.mark.parametrize("law", LAWS)
+def test_all_pairs_of_trials_that_are_alike(law, trials, seeds):
+    shown, _ = pairs_shown(simulate(law, trials, seeds)[: 4 * TIMES // trials])
+    assert shown.any(-1).mean() <= ALPHA + SLACK * math.sqrt(TIMES / len(shown))
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_pairs_that_are_alike_beside_pairs_that_are_not(law):
+    """Two and two, far apart: Holm's later steps ask for less, and still tell apart what is alike in alpha at most."""
+    losses = simulate(law, 4, 8)
+    losses[:, 2:] += 20 * losses[:, 0].std()
+    shown, (a, b) = pairs_shown(losses)
+    alike = (a < 2) == (b < 2)
+    assert shown[:, ~alike].mean() > 0.9
+    assert shown[:, alike].any(-1).mean() <= ALPHA + SLACK
 
 
 @pytest.mark.parametrize("trials", [2, 4, 9])
@@ -140,8 +167,12 @@ def test_the_simulated_functions_decide_as_the_public_ones():
     losses = simulate("normal", 9, 16)
     losses[:, 4:] += 2.0
     kept = race(losses[:40], schedule())
+    together, _ = pairs_shown(losses[:40])
     for number in range(40):
         values = {str(k): dict(enumerate(row)) for k, row in enumerate(losses[number].tolist())}
+        if number < 8:
+            told = [pair.beats or pair.beaten for pair in pairs(values, Direction.MINIMIZE)]
+            assert told == together[number].tolist()
         one = paired(values["0"], values["4"], Direction.MINIMIZE)
         *_, p = t_test(difference(losses[number, 4], losses[number, 0]))
         assert (one.beats or one.beaten) == (p <= ALPHA)
