@@ -122,21 +122,23 @@ def spread(values: Sequence[float], *, confidence: float = 0.95, method: Literal
     scale = scale_of(values)
     x = np.asarray(values, float) / scale
     mean = float(x.mean())
-    if n == 1:
-        return Spread(mean=mean * scale, sd=None, n=1, low=None, high=None, confidence=confidence, method="")
-    sd = float(x.std(ddof=1))
-    if method == "t" or sd == 0:
-        half = quantile(1 - confidence, n - 1) * sd / math.sqrt(n)
-        low, high = mean - half, mean + half
-    else:
-        from scipy import stats
+    sd = float(x.std(ddof=1)) if n > 1 else None
+    by_t = by_moments(mean * scale, None if sd is None else sd * scale, n, confidence=confidence)
+    if method == "t" or not sd:
+        return by_t
+    from scipy import stats
 
-        rng = np.random.default_rng(0)
-        found = stats.bootstrap((x,), np.mean, confidence_level=confidence, rng=rng).confidence_interval
-        low, high = float(found.low), float(found.high)
-    return Spread(
-        mean=mean * scale, sd=sd * scale, n=n, low=low * scale, high=high * scale, confidence=confidence, method=method
-    )
+    rng = np.random.default_rng(0)
+    found = stats.bootstrap((x,), np.mean, confidence_level=confidence, rng=rng).confidence_interval
+    return replace(by_t, low=float(found.low) * scale, high=float(found.high) * scale, method="bootstrap")
+
+
+def by_moments(mean: float, sd: float | None, n: int, *, confidence: float = 0.95) -> Spread:
+    """A spread with its t interval, of n values of which only the mean and the deviation are known."""
+    if sd is None or n < 2:
+        return Spread(mean=mean, sd=None, n=n, low=None, high=None, confidence=confidence, method="")
+    half = quantile(1 - confidence, n - 1) * sd / math.sqrt(n)
+    return Spread(mean=mean, sd=sd, n=n, low=mean - half, high=mean + half, confidence=confidence, method="t")
 
 
 def min_seeds(alpha: float) -> int:
