@@ -168,17 +168,8 @@ def _print_verdicts(verdicts: Sequence[Paired]) -> None:
     """A row a pair, what matters first: where a terminal is narrow, columns go from the right."""
     several = len(verdicts) > 1
     studies = {name.partition("/")[0] for pair in verdicts for name in (pair.a, pair.b)}
-    heads = [
-        "a",
-        "b",
-        "a better by",
-        "interval (t)",
-        *(["p corrected"] if several else []),
-        "p",
-        "d_z",
-        "wins",
-        "seeds",
-    ]
+    corrected = ["p corrected"] if several else []
+    heads = ["a", "b", "a better by", "interval (t)", *corrected, "p", "d_z", "wins", "seeds"]
     cells = []
     for pair in verdicts:
         names = [f"#{name.partition('/')[2]}" if len(studies) == 1 else name for name in (pair.a, pair.b)]
@@ -194,8 +185,10 @@ def _print_verdicts(verdicts: Sequence[Paired]) -> None:
 
 
 def _note(*, confirmed: bool) -> None:
-    if not confirmed:
-        say("note: on the search's own seeds; a trial chosen by them looks better than it is", style="dim")
+    words = "on the search's own seeds; a trial chosen by them looks better than it is"
+    if confirmed:
+        words = "on a race's fresh seeds; hpsearch ship also corrects for choosing among those that raced"
+    say(textwrap.fill(f"note: {words}", 80, subsequent_indent="  "), style="dim")
 
 
 def _print_studies(rows: Sequence[StudyRow], interval: Interval) -> None:
