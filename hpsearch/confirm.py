@@ -104,6 +104,8 @@ def against(trial: Trial, other: Trial, race: Confirmation, direction: Direction
     """
     by_number = {one.trial.number: one for one in race.contenders}
     ours, theirs = by_number[trial.number], by_number[other.number]
+    if ours.outcome == theirs.outcome == "ties":
+        return Against(better=None, words=f"#{trial.number} ties with #{other.number}")
     if theirs.shown and ours.outcome == "winner":
         return Against(better=True, words=f"#{other.number} is {theirs.outcome}")
     if ours.shown and theirs.outcome == "winner":
@@ -113,20 +115,18 @@ def against(trial: Trial, other: Trial, race: Confirmation, direction: Direction
         judged_values(other, race.terms),
         direction,
         alpha=race.terms.alpha,
-        comparisons=comparisons(len(race.contenders), len(race.terms.looks), dropped=theirs.shown),
+        comparisons=comparisons(len(race.contenders), len(race.terms.looks)),
         names=(f"#{trial.number}", f"#{other.number}"),
     )
     return Against(better=True if found.beats else False if found.beaten else None, words=found.words)
 
 
-def comparisons(contenders: int, looks: int, *, dropped: bool) -> int:
-    """By how many to correct (Bonferroni) a comparison of two of a race, of which one was chosen by its values.
+def comparisons(contenders: int, looks: int) -> int:
+    """By how many to correct (Bonferroni) a trial that a race has chosen against one that is not in it any more.
 
-    Those that could stand in its place, at each look. Where the race has not dropped the other one as worse, all pairs:
-    no less than the race asks for before it drops anyone, so nothing is said to beat what it ties with.
+    All that could stand in its place, at each look: no more than the race asks for before it drops anyone.
     """
-    others = max(1, contenders - 1)
-    return looks * (others if dropped else max(1, others * contenders // 2))
+    return looks * max(1, contenders - 1)
 
 
 def confirm(

@@ -234,7 +234,7 @@ def test_the_checklist_says_what_the_record_says(raced):
     worst = next(trial.number for trial in archive.trials("s") if trial.params["lr"] == 0.1)
     loser = {check.name: check.holds for check in checklist(study, archive.study("s"), archive, worst)[0]}
     assert loser["confirmed on fresh seeds"] is False
-    assert loser["beats the baseline"] is False
+    assert loser["beats the baseline"] is True  # though others are better
     assert loser["beats the runner-up, or is cheaper"] is False
 
 
@@ -265,7 +265,7 @@ def test_cheaper_is_only_what_is_clearly_so(seconds, holds, words):
     raced, found = tied(effect=0.5, seconds=seconds)
     check = _beats_runner_up(raced, raced[0], found, Direction.MINIMIZE)
     assert check.holds is holds
-    assert re.fullmatch(r"not shown; about \d+ more seeds would settle it; " + re.escape(words), check.words)
+    assert check.words == f"#0 ties with #1; {words}"
 
 
 @pytest.mark.parametrize(
