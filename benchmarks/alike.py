@@ -14,7 +14,7 @@ import numpy as np
 import hpsearch as hp
 from hpsearch.compare import at_best_epoch
 from hpsearch.race import schedule, worse
-from hpsearch.verdict import difference, t_test
+from hpsearch.verdict import difference, min_seeds, t_test
 
 ALPHA, TIMES = 0.05, 100_000
 
@@ -26,10 +26,10 @@ def rates(values):
     for seeds in (6, 8, 16):
         *_, p = t_test(difference(dealt[:, :seeds], dealt[:, seeds : 2 * seeds]))
         found.append((p <= ALPHA).mean())
-    sides, looks = dealt[:, :64].reshape(TIMES, 4, 16), schedule(16)
+    sides, looks = dealt[:, :64].reshape(TIMES, 4, 16), schedule()
     alive = np.ones((TIMES, 4), bool)
     for seeds in looks:
-        alive &= ~worse(sides[..., :seeds], alive, level=ALPHA / len(looks), contenders=4, least=looks[0])[1]
+        alive &= ~worse(sides[..., :seeds], alive, level=ALPHA / len(looks), contenders=4, least=min_seeds(ALPHA))[1]
     return [*found, (~alive.all(-1)).mean()]
 
 

@@ -8,13 +8,13 @@ from typing import final
 
 from hpsearch.archive import Archive
 from hpsearch.errors import UsageError
-from hpsearch.finals import Race, Standing, Terms, begin, fresh_values, latest, standing
+from hpsearch.finals import Race, Standing, Terms, begin, fresh_values, judged_values, latest, standing
 from hpsearch.launch import Outcome, Place, go_further
 from hpsearch.race import judge
 from hpsearch.strategy import Decision
 from hpsearch.study import Study
 from hpsearch.trial import Direction, Trial
-from hpsearch.verdict import MOST_SEEDS, Optimism, Spread, optimism, spread
+from hpsearch.verdict import MOST_SEEDS, Optimism, Spread, optimism, paired, spread
 
 
 @final
@@ -28,6 +28,8 @@ class Contender:
     fresh: Spread
     #: ``winner``, ``ties`` or why it left, in words; empty while the race goes on
     outcome: str
+    #: it left because it was shown to be worse, not because it diverged or failed
+    shown: bool = False
 
 
 @final
@@ -82,6 +84,49 @@ def confirmation(trials: Sequence[Trial], decisions: Sequence[Decision], directi
     contenders = [_contender(trials[n], now, end) for n in _order(now, trials, direction)]
     needed = _seeds_needed(terms, end, trials, direction) if end else None
     return Confirmation(terms=terms, contenders=contenders, end=end, chosen=chosen, optimism=found, seeds_needed=needed)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """A trial against another one of its race."""
+
+    #: shown to be better; False: shown to be worse; None: neither
+    better: bool | None
+    words: str
+
+
+def against(trial: Trial, other: Trial, race: Confirmation, direction: Direction) -> Against:
+    """Whether a trial is shown to be better than another, as a race of both that is over has it.
+
+    Where the race does not say, by their difference on its seeds. Which trial is asked about was chosen by the same
+    values, so p is corrected (``comparisons``).
+    """
+    by_number = {one.trial.number: one for one in race.contenders}
+    ours, theirs = by_number[trial.number], by_number[other.number]
+    if ours.outcome == theirs.outcome == "ties":
+        return Against(better=None, words=f"#{trial.number} ties with #{other.number}")
+    if theirs.shown and ours.outcome == "winner":
+        return Against(better=True, words=f"#{other.number} is {theirs.outcome}")
+    if ours.shown and theirs.outcome == "winner":
+        return Against(better=False, words=f"#{trial.number} is {ours.outcome}")
+    found = paired(
+        judged_values(trial, race.terms),
+        judged_values(other, race.terms),
+        direction,
+        alpha=race.terms.alpha,
+        comparisons=comparisons(len(race.contenders), len(race.terms.looks)),
+        names=(f"#{trial.number}", f"#{other.number}"),
+    )
+    return Against(better=True if found.beats else False if found.beaten else None, words=found.words)
+
+
+def comparisons(contenders: int, looks: int) -> int:
+    """By how many to correct (Bonferroni) a trial that a race has chosen against one that is not in it any more.
+
+    All that could stand in its place, at each look: no more than the race asks for before it drops anyone.
+    """
+    return looks * max(1, contenders - 1)
 
 
 def confirm(
@@ -151,12 +196,14 @@ def _seeds_needed(terms: Terms, end: Decision, trials: Sequence[Trial], directio
 
 
 def _contender(trial: Trial, now: Standing, end: Decision | None) -> Contender:
-    outcome = next((left.reason for left in now.left if left.trial == trial.number), "")
-    if not outcome and end:
+    left = next((one for one in now.left if one.trial == trial.number), None)
+    outcome = left.reason if left else ""
+    if left is None and end:
         outcome = "winner" if end.details["winner"] == trial.number else "ties"
     return Contender(
         trial=trial,
         searched=spread(list(trial.values().values())),
         fresh=spread(list(fresh_values(trial, now.terms).values())),
         outcome=outcome,
+        shown=left is not None and left.shown,
     )

@@ -14,12 +14,13 @@ from typing import Any, final
 
 from hpsearch.errors import UsageError
 from hpsearch.further import CONFIRMED, DROP, RACE, Chooser, Further
-from hpsearch.race import Judgement, judge
+from hpsearch.race import Judgement, judge, schedule
 from hpsearch.race import Standing as Behind
 from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Run, RunKey, Stage, State, Trial, best_trials
 
-#: of trials that tie the best mean is taken, unless another trains in less than its time over this
+#: a trial that trains in less than another's time over this is cheaper; nearer ones cost the same: seconds are noisy.
+#: Of trials that tie the best mean is taken, unless another is cheaper
 CHEAPER = 1.1
 
 
@@ -72,6 +73,11 @@ class Left:
     reason: str
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def shown(self) -> bool:
+        """It was shown to be worse; else it diverged or failed."""
+        return "p" in self.details
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +119,7 @@ def begin(
         direction: which way the metric gets better.
         number: of the race.
         top: so many trials; a baseline that is not among them races too.
-        first: fresh seeds before the first look; later looks come after half as many more each.
+        first: fresh seeds before the first look; the later ones as ``race.schedule`` has them.
         max_seeds: fresh seeds at most.
         alpha: how often, at most, "A beats B" may be said of trials that are alike, in the whole race.
 
@@ -127,14 +133,12 @@ def begin(
     contenders = [trial.number for trial in best]
     contenders += [trial.number for trial in baselines if trial.number not in contenders]
     used = {run.key.seed for trial in trials for run in trial.runs}
-    first = min(first, max_seeds)
-    looks = sorted({*range(first, max_seeds, max(2, first // 2)), max_seeds})
     return Terms(
         number=number,
         contenders=tuple(contenders),
         baselines=tuple(n for n in contenders if trials[n].baseline),
         seeds=tuple(islice((seed for seed in count() if seed not in used), max_seeds)),
-        looks=tuple(looks),
+        looks=schedule(first, max_seeds),
         alpha=alpha,
     )
 
@@ -226,6 +230,19 @@ def fresh_values(trial: Trial, terms: Terms) -> dict[int, float]:
     return {seed: value for seed, value in trial.values(Stage.CONFIRM).items() if seed in terms.seeds}
 
 
+def judged_values(trial: Trial, terms: Terms) -> dict[int, float]:
+    """The same, and NaN for each run that diverged: what a comparison takes."""
+    runs = (run for run in trial.runs if run.stage is Stage.CONFIRM and run.key.repeat == 0)
+    lost = {run.key.seed: math.nan for run in runs if run.state is State.DIVERGED and run.key.seed in terms.seeds}
+    return fresh_values(trial, terms) | lost
+
+
+def seconds_a_run(trial: Trial, seeds: Sequence[int]) -> float:
+    """Mean seconds of training of its runs with these seeds (a later race may have used what this one left over)."""
+    seconds = [run.seconds for run in trial.runs if run.stage is Stage.CONFIRM and run.key.seed in seeds]
+    return sum(seconds) / len(seconds) if seconds else 0.0
+
+
 def _unusable(active: Sequence[int], seeds: Sequence[int], runs: Mapping[RunKey, Run]) -> list[Left]:
     """Trials of which a run has failed or diverged on a fresh seed: they have no value there."""
     gone = []
@@ -263,10 +280,9 @@ def _end(
     seeds: int,
     trials: Sequence[Trial],
 ) -> Decision:
-    cost = {trial: _seconds(trials[trial], terms.seeds[:seeds]) for trial in active}
+    cost = {trial: seconds_a_run(trials[trial], terms.seeds[:seeds]) for trial in active}
     leader = next((trial for trial in active if judgement and f"#{trial}" == judgement.leader), None)
     cheapest = min(active, key=lambda trial: (cost[trial], trial), default=None)
-    # Seconds are noisy, too: what is hardly cheaper is no reason to take another than the best.
     taken = leader if leader is not None and cost[leader] <= CHEAPER * min(cost.values()) else cheapest
     winner = active[0] if len(active) == 1 and len(terms.contenders) > 1 else None
     if judgement is None or not active:
@@ -289,13 +305,7 @@ def _end(
 
 def _how_left(left: Sequence[Left]) -> str:
     """``7 others are shown to be worse, #3 diverged on seed 4``."""
-    worse = sum("p" in one.details for one in left)
-    rest = [f"#{one.trial} {one.reason}" for one in left if "p" not in one.details]
+    worse = sum(one.shown for one in left)
+    rest = [f"#{one.trial} {one.reason}" for one in left if not one.shown]
     said = [f"{worse} other{'s are' if worse > 1 else ' is'} shown to be worse"] if worse else []
     return ", ".join([*said, *rest])
-
-
-def _seconds(trial: Trial, seeds: Sequence[int]) -> float:
-    """Mean seconds of training of its runs with these seeds (a later race may have used what this one left over)."""
-    seconds = [run.seconds for run in trial.runs if run.stage is Stage.CONFIRM and run.key.seed in seeds]
-    return sum(seconds) / len(seconds) if seconds else 0.0

@@ -16,7 +16,7 @@ from hpsearch.profile import edges_of
 from hpsearch.results import Results
 from hpsearch.ship import looks
 from hpsearch.trial import Direction, State, Trial
-from hpsearch.verdict import paired, spread
+from hpsearch.verdict import figure, paired, spread
 from hpsearch.written import setting_text
 
 
@@ -119,7 +119,7 @@ def _raced(seen: Subject, race: Confirmation) -> Iterator[Sentence]:
 
 
 def _not_raced(seen: Subject, best: Trial, others: Sequence[Trial], direction: Direction) -> Iterator[Sentence]:
-    """The best against the baseline and the runner-up, on the search's own seeds."""
+    """The best against the baseline and the runner-up. Its own seeds chose it, so they show nothing of it."""
     sign = direction.sign
     rivals = {min(others, key=lambda t: (sign * (t.value or 0.0), t.number)).number: "the runner-up"}
     rivals |= {t.number: "the baseline" for t in others if t.baseline}
@@ -127,11 +127,14 @@ def _not_raced(seen: Subject, best: Trial, others: Sequence[Trial], direction: D
         yield Sentence(text="The best trial is a baseline: the search has found nothing better.", kind="warning")
     by_number = {t.number: t for t in others}
     for number, what in rivals.items():
-        names = (f"#{best.number}", f"{what} #{number}")
-        found = paired(best.values(), by_number[number].values(), direction, comparisons=len(rivals), names=names)
-        text = f"{names[0]} against {names[1]}: {found.words}."
-        yield Sentence(text=text, kind="result" if found.beats else "warning")
-    luck = f"The best of {len(others) + 1} values is partly luck, and these seeds are the ones that it was chosen by"
+        found = paired(best.values(), by_number[number].values(), direction)
+        if found.difference is None:
+            continue
+        by = f"{figure(abs(found.difference))} {'better' if found.difference > 0 else 'worse'}"
+        on = f"the {found.n} seeds that it was chosen by" if found.n > 1 else "the seed that it was chosen by"
+        text = f"#{best.number} against {what} #{number}: {by if found.difference else 'alike'} on {on}; not confirmed."
+        yield Sentence(text=text, kind="warning")
+    luck = f"The best of {len(others) + 1} values is partly luck, whatever these seeds say"
     way = f"hpsearch confirm {seen.study}"
     yield Sentence(text=f"{luck}: expect less on fresh ones.", kind="warning", way_out=way)
 

@@ -39,8 +39,6 @@ from hpsearch.verdict import (
     t_test,
 )
 
-#: looks that are worth what each costs: alpha is shared among them
-LOOKS = 4
 #: a race ends where even a difference at the far end of this interval would need more seeds than there are
 FUTILE = 0.8
 
@@ -89,10 +87,15 @@ class Judgement:
     words: str
 
 
-def schedule(max_seeds: int, *, alpha: float = 0.05, looks: int = LOOKS) -> tuple[int, ...]:
-    """How many seeds each contender has at each look, from ``min_seeds(alpha)`` to ``max_seeds``: 6, 9, 13, 16."""
-    first = min(min_seeds(alpha), max_seeds)
-    return tuple(sorted({round(float(x)) for x in np.linspace(first, max_seeds, looks)}))
+def schedule(first: int = 8, max_seeds: int = 16) -> tuple[int, ...]:
+    """After how many seeds a race is looked at: ``first``, then after half as many more each time: 8, 12, 16.
+
+    Args:
+        first: seeds before the first look; >= 1.
+        max_seeds: seeds at the last look, which is the first where ``first`` is not below it.
+    """
+    first = min(first, max_seeds)
+    return tuple(sorted({*range(first, max_seeds, max(2, first // 2)), max_seeds}))
 
 
 def judge(

@@ -23,6 +23,7 @@ from hpsearch.findings import verdict_of
 from hpsearch.pictures import pictures, source_of
 from hpsearch.results import Results
 from hpsearch.trial import State, Trial
+from hpsearch.verdict import spread
 from hpsearch.written import setting_text
 
 #: trials in the table: the best, then those without a value
@@ -100,8 +101,16 @@ def rows(seen: Subject) -> list[dict[str, Any]]:
             "value": "–" if t.value is None else f"{t.value:.4g}",
             "sd": "" if t.sd is None else f"± {t.sd:.2g}",
             "n": seeds_of(t),
+            "interval": _interval(t),
             "baseline": t.baseline,
             "params": [setting_text(t.params.get(name)) for name in seen.space.parameters],
         }
         for t in sorted(seen.trials, key=place)[:ROWS]
     ]
+
+
+def _interval(t: Trial) -> str:
+    """Empty but for a complete trial of several seeds."""
+    found = spread(list(t.values().values()))
+    known = t.state is State.COMPLETE and found.low is not None
+    return f"{found.low:.4g} to {found.high:.4g}" if known else ""

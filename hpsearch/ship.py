@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import final
 
 from hpsearch.archive import Archive, StudySummary
-from hpsearch.confirm import Confirmation, confirmation
+from hpsearch.confirm import Confirmation, against, confirmation
 from hpsearch.errors import ObjectiveError, UsageError
-from hpsearch.finals import fresh_values
+from hpsearch.finals import CHEAPER, fresh_values, seconds_a_run
 from hpsearch.further import REVEAL
 from hpsearch.objective import ObjectiveAddress, source_hash
 from hpsearch.profile import edges_of
@@ -26,12 +26,13 @@ from hpsearch.store import Store, StudyRecord, Turn, clean, this_process
 from hpsearch.strategy import Decision
 from hpsearch.study import Study
 from hpsearch.trial import Checkpoint, Direction, RunKey, Trial
-from hpsearch.verdict import Paired, Spread, paired, spread
+from hpsearch.verdict import Spread, spread
 
 #: norms of a layer's gradient outside of these, in the last epoch, are no healthy ones
 VANISHED, EXPLODED = 1e-6, 1e2
 #: seconds that a reveal holds the study
 LEASE_S = 60.0
+_UNCONFIRMED = "not confirmed: no race on fresh seeds has shown it, and those that it was chosen by cannot"
 
 
 @final
@@ -220,41 +221,18 @@ def _who() -> str:
 # The checks
 
 
-def _values(trial: Trial, race: Confirmation | None) -> dict[int, float]:
-    """Of the race's fresh seeds where the trial was in it, else of the search."""
-    return fresh_values(trial, race.terms) if race else trial.values()
-
-
-def _against(trial: Trial, other: Trial, race: Confirmation | None, direction: Direction) -> Paired:
-    a, b = _values(trial, race), _values(other, race)
-    alpha = race.terms.alpha if race else 0.05
-    return paired(a, b, direction, alpha=alpha, names=(f"#{trial.number}", f"#{other.number}"))
-
-
 def _beats_baseline(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> Check:
     name = "beats the baseline"
     if trial.baseline:
         return Check(name=name, holds=None, words="it is the baseline")
-    baselines = [one for one in trials if one.baseline and _values(one, race)]
+    baselines = _baselines(trials, race)
     if not baselines:
         hint = "baseline: textbook in the study file gives one"
         return Check(name=name, holds=None, words=f"there is no baseline to compare with; {hint}")
-    found = [_against(trial, one, race, direction) for one in baselines]
-    return Check(name=name, holds=all(one.beats for one in found), words="; ".join(one.words for one in found))
-
-
-def _runner_up(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> Trial | None:
-    others = [one.trial for one in race.contenders] if race else [t for t in trials if t.values()]
-    others = [one for one in others if one.number != trial.number and _values(one, race)]
-    sign = direction.sign
-    return min(others, key=lambda one: sign * statistics.fmean(_values(one, race).values()), default=None)
-
-
-def _compared(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> list[Trial]:
-    """The other trials that the checks hold it against."""
-    second = _runner_up(trials, trial, race, direction)
-    others = [one for one in trials if one is second or (one.baseline and _values(one, race))]
-    return [one for one in others if one.number != trial.number]
+    if race is None or race.end is None or trial.number not in race.terms.contenders:
+        return Check(name=name, holds=None, words=_UNCONFIRMED)
+    found = [against(trial, one, race, direction) for one in baselines]
+    return Check(name=name, holds=all(one.better for one in found), words="; ".join(one.words for one in found))
 
 
 def _beats_runner_up(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> Check:
@@ -262,16 +240,43 @@ def _beats_runner_up(trials: Sequence[Trial], trial: Trial, race: Confirmation |
     second = _runner_up(trials, trial, race, direction)
     if second is None:
         return Check(name=name, holds=None, words="there is no other trial")
-    found = _against(trial, second, race, direction)
-    if found.beats:
+    if race is None or race.end is None or trial.number not in race.terms.contenders:
+        return Check(name=name, holds=None, words=_UNCONFIRMED)
+    found = against(trial, second, race, direction)
+    if found.better:
         return Check(name=name, holds=True, words=found.words)
-    ours, theirs = _seconds(trial), _seconds(second)
-    cheaper = f"#{trial.number} takes {ours:.3g} s a run, #{second.number} {theirs:.3g} s"
-    return Check(name=name, holds=ours <= theirs and not found.beaten, words=f"{found.words}; {cheaper}")
+    made = race.terms.seeds[: race.end.details["seeds"]]
+    ours, theirs = seconds_a_run(trial, made), seconds_a_run(second, made)
+    told = f"#{trial.number} takes {ours:.3g} s a run, #{second.number} {theirs:.3g} s"
+    standing = next(one.outcome for one in race.contenders if one.trial.number == trial.number)
+    if found.better is False or standing not in ("winner", "ties"):
+        return Check(name=name, holds=False, words=f"{found.words}; {told}")
+    cheaper = True if CHEAPER * ours < theirs else False if CHEAPER * theirs < ours else None
+    alike = ", about the same" if cheaper is None else ""
+    return Check(name=name, holds=cheaper, words=f"{found.words}; {told}{alike}")
 
 
-def _seconds(trial: Trial) -> float:
-    return statistics.fmean([run.seconds for run in trial.runs]) if trial.runs else 0.0
+def _baselines(trials: Sequence[Trial], race: Confirmation | None) -> list[Trial]:
+    """Those of the race; without one, all that have a value."""
+    if race:
+        return [trials[number] for number in race.terms.baselines]
+    return [one for one in trials if one.baseline and one.values()]
+
+
+def _runner_up(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> Trial | None:
+    """The next best: of the race, who stands or fell next to it; without one, by the search's values."""
+    if race:
+        raced = (one.trial for one in race.contenders if one.fresh.n)
+        return next((one for one in raced if one.number != trial.number), None)
+    others = [one for one in trials if one.number != trial.number and one.values()]
+    return min(others, key=lambda one: direction.sign * statistics.fmean(one.values().values()), default=None)
+
+
+def _compared(trials: Sequence[Trial], trial: Trial, race: Confirmation | None, direction: Direction) -> list[Trial]:
+    """The other trials that the checks hold it against."""
+    second, baselines = _runner_up(trials, trial, race, direction), _baselines(trials, race)
+    others = [one for one in trials if one is second or any(one is other for other in baselines)]
+    return [one for one in others if one.number != trial.number]
 
 
 def _confirmed(trial: Trial, race: Confirmation | None) -> Check:

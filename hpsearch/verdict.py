@@ -122,21 +122,23 @@ def spread(values: Sequence[float], *, confidence: float = 0.95, method: Literal
     scale = scale_of(values)
     x = np.asarray(values, float) / scale
     mean = float(x.mean())
-    if n == 1:
-        return Spread(mean=mean * scale, sd=None, n=1, low=None, high=None, confidence=confidence, method="")
-    sd = float(x.std(ddof=1))
-    if method == "t" or sd == 0:
-        half = quantile(1 - confidence, n - 1) * sd / math.sqrt(n)
-        low, high = mean - half, mean + half
-    else:
-        from scipy import stats
+    sd = float(x.std(ddof=1)) if n > 1 else None
+    by_t = by_moments(mean * scale, None if sd is None else sd * scale, n, confidence=confidence)
+    if method == "t" or not sd:
+        return by_t
+    from scipy import stats
 
-        rng = np.random.default_rng(0)
-        found = stats.bootstrap((x,), np.mean, confidence_level=confidence, rng=rng).confidence_interval
-        low, high = float(found.low), float(found.high)
-    return Spread(
-        mean=mean * scale, sd=sd * scale, n=n, low=low * scale, high=high * scale, confidence=confidence, method=method
-    )
+    rng = np.random.default_rng(0)
+    found = stats.bootstrap((x,), np.mean, confidence_level=confidence, rng=rng).confidence_interval
+    return replace(by_t, low=float(found.low) * scale, high=float(found.high) * scale, method="bootstrap")
+
+
+def by_moments(mean: float, sd: float | None, n: int, *, confidence: float = 0.95) -> Spread:
+    """A spread with its t interval, of n values of which only the mean and the deviation are known."""
+    if sd is None or n < 2:
+        return Spread(mean=mean, sd=None, n=n, low=None, high=None, confidence=confidence, method="")
+    half = quantile(1 - confidence, n - 1) * sd / math.sqrt(n)
+    return Spread(mean=mean, sd=sd, n=n, low=mean - half, high=mean + half, confidence=confidence, method="t")
 
 
 def min_seeds(alpha: float) -> int:
@@ -176,14 +178,21 @@ def pairs(
     if not found:
         return ()
     ps = np.array([1.0 if pair.p is None else pair.p for pair in found])
-    ranks = np.argsort(np.argsort(ps, kind="stable"), kind="stable")
-    corrected = np.minimum(np.maximum.accumulate(np.sort(ps) * np.arange(len(ps), 0, -1)), 1.0)[ranks]
+    corrected, ranks = holm(ps)
     rejected = int((corrected <= alpha).sum())
     steps = [len(found) - min(int(rank), rejected) for rank in ranks]
     return tuple(
         _finish(pair, None if pair.p is None else float(p), alpha, alpha / max(1, step))
         for pair, p, step in zip(found, corrected, steps, strict=True)
     )
+
+
+def holm(ps: Array) -> tuple[Array, NDArray[np.intp]]:
+    """p (..., tests) corrected together along the last axis (Holm 1979), and the rank of each, from 0."""
+    ranks = np.argsort(np.argsort(ps, axis=-1, kind="stable"), axis=-1, kind="stable")
+    ordered = np.sort(ps, axis=-1) * np.arange(ps.shape[-1], 0, -1)
+    corrected = np.minimum(np.maximum.accumulate(ordered, axis=-1), 1.0)
+    return np.take_along_axis(corrected, ranks, -1), ranks
 
 
 def optimism(searched: float, fresh: Sequence[float], direction: Direction) -> Optimism:

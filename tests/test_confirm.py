@@ -23,9 +23,10 @@ from hpsearch.finals import begin, standing
 from hpsearch.further import CONFIRMED, RACE, REVEAL
 from hpsearch.launch import Place
 from hpsearch.settings import files_folder
-from hpsearch.ship import _same_data, checklist, looks, reveal
+from hpsearch.ship import _beats_runner_up, _same_data, checklist, looks, reveal
 from hpsearch.stores.sql import open_archive, open_store, sealed_metrics
 from hpsearch.trial import Direction, Environment, Run, RunKey, Stage, State, Trial
+from hpsearch.verdict import paired
 from hpsearch.verify import verify
 
 OBJECTIVES = Path(__file__).parent / "objectives"
@@ -170,6 +171,17 @@ def test_a_study_without_a_complete_trial_has_nothing_to_confirm(tmp_path):
     [(0.5, 34, 36), (0.8, 15, 17), (0.01, None, None), (0.0, None, None)],  # 34 and 15: a t-test's usual tables
 )
 def test_a_tie_says_how_many_seeds_would_settle_it(effect, low, high):
+    _, found = tied(effect)
+    if low is None:
+        assert found.seeds_needed is None
+        assert found.to_settle == "more than 1,000 seeds would be needed to tell them apart: take the cheaper"
+    else:
+        assert low <= found.seeds_needed <= high
+        assert f"about {found.seeds_needed} seeds" in found.to_settle
+
+
+def tied(effect, seconds=(1.0, 1.0)):
+    """A race of two that ended in a tie, #1 worse by ``effect`` deviations: (its trials, what came of it)."""
     spread = [-1.32, -0.93, -0.51, -0.17, 0.13, 0.47, 0.88, 1.45]
     sd = stdev(spread)
     ours = [0.5 + 0.1 * k for k in range(8)]
@@ -178,22 +190,17 @@ def test_a_tie_says_how_many_seeds_would_settle_it(effect, low, high):
     def trial(number, values):
         found = Run(key=RunKey(number, 0), state=State.COMPLETE, value=float(number))
         fresh = [
-            Run(key=RunKey(number, 1 + k), stage=Stage.CONFIRM, state=State.COMPLETE, value=value)
+            Run(key=RunKey(number, 1 + k), stage=Stage.CONFIRM, state=State.COMPLETE, value=value,
+                seconds=seconds[number])
             for k, value in enumerate(values)
-        ]
+        ]  # fmt: skip
         return Trial(number=number, params={}, state=State.COMPLETE, value=float(number), runs=(found, *fresh))
 
     terms = begin([trial(0, []), trial(1, [])], Direction.MINIMIZE, max_seeds=8)
     raced = [trial(0, ours), trial(1, theirs)]
     end = standing(terms, raced, Direction.MINIMIZE).end
     assert end.details["ties"] == [0, 1]
-    found = confirmation(raced, [terms.decision, end], Direction.MINIMIZE)
-    if low is None:
-        assert found.seeds_needed is None
-        assert found.to_settle == "more than 1,000 seeds would be needed to tell them apart: take the cheaper"
-    else:
-        assert low <= found.seeds_needed <= high
-        assert f"about {found.seeds_needed} seeds" in found.to_settle
+    return raced, confirmation(raced, [terms.decision, end], Direction.MINIMIZE)
 
 
 # Ship
@@ -227,7 +234,38 @@ def test_the_checklist_says_what_the_record_says(raced):
     worst = next(trial.number for trial in archive.trials("s") if trial.params["lr"] == 0.1)
     loser = {check.name: check.holds for check in checklist(study, archive.study("s"), archive, worst)[0]}
     assert loser["confirmed on fresh seeds"] is False
+    assert loser["beats the baseline"] is True  # though others are better
     assert loser["beats the runner-up, or is cheaper"] is False
+
+
+def test_without_a_race_nothing_is_said_to_beat_anything(tmp_path):
+    study, url = make(tmp_path, seeds=8), f"sqlite:///{tmp_path}/r.db"
+    hp.run(study, db=url, on="inline")
+    archive = open_archive(url)
+    trials = archive.trials("s")
+    best = min(trials, key=lambda trial: trial.value)
+    assert paired(best.values(), trials[0].values(), Direction.MINIMIZE).beats
+    checks = {check.name: check for check in checklist(study, archive.study("s"), archive, best.number)[0]}
+    for name in ("beats the baseline", "beats the runner-up, or is cheaper"):
+        assert checks[name].holds is None
+        assert checks[name].words.startswith("not confirmed: ")
+    assert checks["confirmed on fresh seeds"].holds is False
+
+
+@pytest.mark.parametrize(
+    ("seconds", "holds", "words"),
+    [
+        ((1.0, 1.2), True, "#0 takes 1 s a run, #1 1.2 s"),
+        ((1.0, 1.05), None, "#0 takes 1 s a run, #1 1.05 s, about the same"),
+        ((1.05, 1.0), None, "#0 takes 1.05 s a run, #1 1 s, about the same"),
+        ((1.2, 1.0), False, "#0 takes 1.2 s a run, #1 1 s"),
+    ],
+)
+def test_cheaper_is_only_what_is_clearly_so(seconds, holds, words):
+    raced, found = tied(effect=0.5, seconds=seconds)
+    check = _beats_runner_up(raced, raced[0], found, Direction.MINIMIZE)
+    assert check.holds is holds
+    assert check.words == f"#0 ties with #1; {words}"
 
 
 @pytest.mark.parametrize(

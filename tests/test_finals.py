@@ -106,6 +106,42 @@ def test_who_is_alike_ties_and_the_cheapest_is_named():
     assert end.subject == "1"
 
 
+EARLY = "no difference worth more seeds: #1 and #2 tie on 8"
+LATE = "not shown on 12 fresh seeds which of #1 and #2 is better"
+
+
+@pytest.mark.parametrize(
+    ("gap", "seconds", "words"),
+    [
+        # A gap far below the noise is told early; one that four more seeds might have shown, at the last look.
+        (1e-9, 1.0, f"{EARLY}; #1 has the best mean, and none is much cheaper"),
+        (1e-9, 0.5, f"{EARLY}; #2 is the cheapest to train"),
+        (0.013, 1.0, f"{LATE}; #1 has the best mean, and none is much cheaper"),
+        (0.013, 0.5, f"{LATE}; #2 is the cheapest to train"),
+    ],
+)
+def test_a_tie_says_which_to_take_and_why(gap, seconds, words):
+    trials = searched([0.9, 0.1, 0.11], baseline=False)
+    terms = begin(trials, MIN, top=2, first=8, max_seeds=12)
+
+    def value_of(key):
+        return 0.1 * key.seed + (gap + 0.02 * (-1) ** key.seed) * (key.trial == 2)
+
+    def timed(trials):
+        return [
+            replace(t, runs=tuple(replace(r, seconds=seconds if t.number == 2 else 1.0) for r in t.runs))
+            for t in trials
+        ]
+
+    decisions = []
+    while not decisions or decisions[-1].kind != CONFIRMED:
+        answer = Race(terms, MIN, begun=bool(decisions))(trials)
+        decisions += answer.decisions
+        trials = timed(train(trials, answer.runs, value_of))
+    assert decisions[-1].reason == words
+    assert decisions[-1].subject == words.rpartition("; #")[2][0]
+
+
 def test_who_diverges_or_fails_leaves_whatever_its_mean():
     trials = searched([0.5, 0.1, 0.11], baseline=False)
     terms = begin(trials, MIN, first=6, max_seeds=6)

@@ -20,10 +20,11 @@ def look(values, direction=DOWN, **said):
 
 
 def test_looks_are_spread_over_the_seeds():
-    assert schedule(16) == (6, 9, 13, 16)
-    assert schedule(6) == (6,)
-    assert schedule(4) == (4,)
-    assert schedule(7) == (6, 7)
+    assert schedule() == (8, 12, 16)
+    assert schedule(8, 20) == (8, 12, 16, 20)
+    assert schedule(8, 6) == schedule(6, 6) == (6,)
+    assert schedule(4, 9) == (4, 6, 8, 9)
+    assert schedule(1, 4) == (1, 3, 4)
 
 
 @pytest.mark.parametrize("direction", Direction)

@@ -12,13 +12,25 @@ from hpsearch import shapes
 from hpsearch.address import Address, parse, study_of, trial_of
 from hpsearch.archive import Archive, StudySummary
 from hpsearch.cli.settings import COMMON, Common
-from hpsearch.cli.terminal import duration, number, out, out_json, print_table, printable, say, setting_text
+from hpsearch.cli.terminal import (
+    duration,
+    interval_text,
+    number,
+    out,
+    out_json,
+    print_table,
+    printable,
+    say,
+    setting_text,
+)
 from hpsearch.errors import CheckError, NotFoundError, UsageError
 from hpsearch.trial import Direction, Trial
 
 if TYPE_CHECKING:
     from hpsearch.compare import Search, StudyRow, TrialRow
-    from hpsearch.verdict import Paired
+    from hpsearch.verdict import Paired, Spread
+
+Interval = Literal["t", "bootstrap"]
 
 
 def compare(
@@ -27,6 +39,7 @@ def compare(
     direction: Annotated[Literal["minimize", "maximize"] | None, Parameter(show_default=False)] = None,
     alpha: float = 0.05,
     require: Annotated[Literal["better"] | None, Parameter(show_default=False)] = None,
+    interval: Interval = "t",
     common: Common = COMMON,
 ) -> None:
     """Say whether one trial beats another, or put studies side by side.
@@ -40,6 +53,8 @@ def compare(
         metric: Trials by another metric than the study's, at each run's best epoch; needs --direction.
         direction: Which way that metric gets better.
         alpha: How often "beats" may be said of trials that are alike.
+        interval: How the 95 % intervals of values are made: t, or bootstrap (BCa; too narrow below ten seeds). Those of
+            differences are always t, as the verdict is.
         require: better: exit code 5 unless the first is shown to beat each of the others.
     """
     from hpsearch.stores.sql import open_archive
@@ -62,9 +77,9 @@ def compare(
     if wanted[0].trial is None:
         if metric is not None:
             raise UsageError("--metric is for trials", hint="hpsearch compare digits/3 digits/7 --metric val_accuracy")
-        verdicts = _studies(archive, wanted, alpha, common)
+        verdicts = _studies(archive, wanted, alpha, interval, common)
     else:
-        verdicts = _trials(archive, wanted, metric, direction, alpha, common)
+        verdicts = _trials(archive, wanted, metric, direction, alpha, interval, common)
     if require and not _better(verdicts):
         raise CheckError("it is not shown that the first beats each of the others", hint="more seeds: hpsearch confirm")
 
@@ -75,8 +90,10 @@ def _better(verdicts: Sequence[Paired]) -> bool:
     return first is not None and all(pair.beats for pair in verdicts if pair.a == first)
 
 
-def _studies(archive: Archive, wanted: list[Address], alpha: float, common: Common) -> Sequence[Paired]:
-    from hpsearch.compare import chances, confirmed, param_differences, searches, study_row, trial_row, verdicts
+def _studies(
+    archive: Archive, wanted: list[Address], alpha: float, interval: Interval, common: Common
+) -> Sequence[Paired]:
+    from hpsearch.compare import chances, confirmed, searches, study_row, trial_row, verdicts
 
     summaries = [study_of(archive, address.study) for address in wanted]
     trials = [archive.trials(summary.name) for summary in summaries]
@@ -86,8 +103,9 @@ def _studies(archive: Archive, wanted: list[Address], alpha: float, common: Comm
     judged: Sequence[Paired] = ()
     found: list[Search] = []
     ahead: list[tuple[Search, Search, float | None]] = []
+    fresh = confirmed([trial for _, trial in best])
     if len(metrics) == 1:
-        way, fresh = Direction(rows[0].direction), confirmed([trial for _, trial in best])
+        way = Direction(rows[0].direction)
         found = searches(list(zip(summaries, trials, strict=True)))
         ahead = chances(found, way)
         if len(best) == len(rows):
@@ -95,8 +113,7 @@ def _studies(archive: Archive, wanted: list[Address], alpha: float, common: Comm
     if common.json:
         out_json(shapes.studies_compared(rows, found, ahead, judged))
         return judged
-    heads = ["study", "best", "± sd", "n", "mean", "trials", "diverged", "failed", "time", "baseline", "found after"]
-    print_table(heads, [_study_cells(row) for row in rows], keep=2)
+    _print_studies(rows, interval)
     _warn(metrics, {tuple(s.spec["seeds"]) for s in summaries})
     if found and found[0].n:
         _print_searches(found, ahead, rows[0].metric)
@@ -104,9 +121,10 @@ def _studies(archive: Archive, wanted: list[Address], alpha: float, common: Comm
     if judged:
         out("\nbest trials, on common seeds", style="bold")
         _print_verdicts(judged)
+        _note(confirmed=fresh)
     if len(best) > 1:
-        out("\nparams of the best", style="bold")
-        _differences([name for name, _ in best], param_differences([trial for _, trial in best]))
+        chosen = [summary for summary, row in zip(summaries, rows, strict=True) if row.best]
+        _print_differences("params of the best", chosen, [trial for _, trial in best], [name for name, _ in best])
     return judged
 
 
@@ -150,7 +168,8 @@ def _print_verdicts(verdicts: Sequence[Paired]) -> None:
     """A row a pair, what matters first: where a terminal is narrow, columns go from the right."""
     several = len(verdicts) > 1
     studies = {name.partition("/")[0] for pair in verdicts for name in (pair.a, pair.b)}
-    heads = ["a", "b", "a better by", "interval", *(["p corrected"] if several else []), "p", "d_z", "wins", "seeds"]
+    corrected = ["p corrected"] if several else []
+    heads = ["a", "b", "a better by", "interval (t)", *corrected, "p", "d_z", "wins", "seeds"]
     cells = []
     for pair in verdicts:
         names = [f"#{name.partition('/')[2]}" if len(studies) == 1 else name for name in (pair.a, pair.b)]
@@ -165,13 +184,30 @@ def _print_verdicts(verdicts: Sequence[Paired]) -> None:
         out(textwrap.fill(f"{about}{pair.words}", 80, subsequent_indent="  ", break_on_hyphens=False), style="bold")
 
 
-def _study_cells(row: StudyRow) -> list[str]:
+def _note(*, confirmed: bool) -> None:
+    words = "on the search's own seeds; a trial chosen by them looks better than it is"
+    if confirmed:
+        words = "on a race's fresh seeds; hpsearch ship also corrects for choosing among those that raced"
+    say(textwrap.fill(f"note: {words}", 80, subsequent_indent="  "), style="dim")
+
+
+def _print_studies(rows: Sequence[StudyRow], interval: Interval) -> None:
+    heads = ["study", "best", "± sd", "n", "mean", "trials", "diverged", "failed", "time", "baseline", "found after"]
+    heads[4:4] = [f"95 % interval ({interval})"]
+    print_table(heads, [_study_cells(row, interval) for row in rows], keep=2)
+
+
+def _study_cells(row: StudyRow, interval: Interval) -> list[str]:
+    from hpsearch.verdict import spread
+
     best = row.best
+    found = spread(list(best.values().values()) if best else [], method=interval)
     return [
         row.study,
         number(best.value if best else None),
         number(best.sd, 2) if best and best.sd is not None else "",
         str(row.n_seeds),
+        interval_text(found),
         number(row.mean),
         str(row.trials),
         str(row.diverged),
@@ -183,7 +219,13 @@ def _study_cells(row: StudyRow) -> list[str]:
 
 
 def _trials(
-    archive: Archive, wanted: list[Address], metric: str | None, way: str | None, alpha: float, common: Common
+    archive: Archive,
+    wanted: list[Address],
+    metric: str | None,
+    way: str | None,
+    alpha: float,
+    interval: Interval,
+    common: Common,
 ) -> Sequence[Paired]:
     from hpsearch.compare import at_best_epoch, confirmed, origin_differences, param_differences, trial_row, verdicts
 
@@ -205,23 +247,17 @@ def _trials(
     judged: Sequence[Paired] = ()
     if metric is not None or len(metrics) == 1:
         judged = verdicts(rows, Direction(way or studies[0].spec["direction"]), alpha=alpha)
-    origins = origin_differences(studies, trials)
     if common.json:
-        differences = [*param_differences(trials), *origins]
+        differences = [*param_differences(trials), *origin_differences(studies, trials)]
         out_json(shapes.trials_compared(rows, judged, differences, confirmed=fresh))
         return judged
-    _print_trials(rows)
+    _print_trials(rows, interval, fresh=fresh)
     _warn(metrics if metric is None else set(), {tuple(row.values) for row in rows})
     if judged:
         out(f"\n{metric or studies[0].spec['metric']}, differences on common seeds", style="bold")
         _print_verdicts(judged)
-        if not fresh:
-            say("note: on the search's own seeds; a trial chosen by them looks better than it is", style="dim")
-    out("\nparams that differ", style="bold")
-    _differences([row.address for row in rows], param_differences(trials))
-    if origins:
-        out("\ncode and machine, where they differ", style="bold")
-        _differences([row.address for row in rows], origins)
+        _note(confirmed=fresh)
+    _print_differences("params that differ", studies, trials, [row.address for row in rows])
     return judged
 
 
@@ -230,25 +266,44 @@ def _known(archive: Archive, study: StudySummary, trial: Trial) -> str:
     return f"it has {', '.join(names[:8])}" if names else "it has none"
 
 
-def _print_trials(rows: Sequence[TrialRow]) -> None:
+def _print_trials(rows: Sequence[TrialRow], interval: Interval, *, fresh: bool) -> None:
+    """A row each, over the seeds that the verdict is about; of who has none of them (it was pruned), over all."""
+    from hpsearch.verdict import spread
+
     seeds = sorted({seed for row in rows for seed in row.values})
-    heads = ["trial", "value", "± sd", "n", "state", "time", *(f"seed {seed}" for seed in seeds)]
+    heads = ["trial", "fresh" if fresh else "value", "± sd", "n", f"95 % interval ({interval})", "state", "time"]
     cells = [
         [
             row.address,
-            number(row.trial.value),
-            "" if row.trial.sd is None else number(row.trial.sd, 2),
-            str(len(row.values)),
+            *_cells(spread(list((row.judged or row.values).values()), method=interval)),
             str(row.trial.state),
             duration(row.seconds),
             *(number(row.values.get(seed)) for seed in seeds),
         ]
         for row in rows
     ]
-    print_table(heads, cells, keep=2)
+    print_table([*heads, *(f"seed {seed}" for seed in seeds)], cells, keep=2)
 
 
-def _differences(names: list[str], rows: list[Any]) -> None:
+def _cells(found: Spread) -> list[str]:
+    return [number(found.mean), "" if found.sd is None else number(found.sd, 2), str(found.n), interval_text(found)]
+
+
+def _print_differences(
+    title: str, studies: Sequence[StudySummary], trials: Sequence[Trial], names: Sequence[str]
+) -> None:
+    """Their params, then code, data and machine, where they differ."""
+    from hpsearch.compare import origin_differences, param_differences
+
+    out(f"\n{title}", style="bold")
+    _differences(names, param_differences(trials))
+    origins = origin_differences(studies, trials)
+    if origins:
+        out("\ncode, data and machine, where they differ", style="bold")
+        _differences(names, origins)
+
+
+def _differences(names: Sequence[str], rows: list[Any]) -> None:
     if not rows:
         out("none")
         return

@@ -14,7 +14,7 @@ from hpsearch.address import study_of
 from hpsearch.cli.resume import stored_study_of
 from hpsearch.cli.run import HERE, How
 from hpsearch.cli.settings import COMMON, Common
-from hpsearch.cli.terminal import number, out_json, params_text, print_table, say
+from hpsearch.cli.terminal import INTERVAL, interval_text, number, out_json, params_text, print_table, say
 from hpsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def show(found: Confirmation, metric: str, direction: str) -> None:
     """A race as a table, and its verdict."""
     terms = found.terms
     say(f"{metric}, {direction}: {terms.decision.reason}; race {terms.number}", style="dim")
-    heads = ["trial", "search", "fresh", "95 % interval", "seeds", "outcome"]
+    heads = ["trial", "search", "fresh", INTERVAL, "seeds", "outcome"]
     print_table(heads, [_row(one) for one in found.contenders], keep=5)
     for one in found.contenders:
         if one.outcome not in ("", "winner", "ties"):
@@ -110,7 +110,7 @@ def _row(one: Contender) -> list[str]:
         f"#{one.trial.number}{baseline}",
         _mean(one.searched),
         _mean(one.fresh),
-        "" if one.fresh.low is None else f"{number(one.fresh.low)} to {number(one.fresh.high)}",
+        interval_text(one.fresh),
         str(one.fresh.n),
         outcome,
     ]

@@ -14,7 +14,7 @@ from hpsearch.archive import Archive, StudySummary
 from hpsearch.cli.resume import stored_study_of
 from hpsearch.cli.run import How
 from hpsearch.cli.settings import Common
-from hpsearch.cli.terminal import number, out_json, print_table, say
+from hpsearch.cli.terminal import INTERVAL, interval_text, number, out_json, print_table, say
 from hpsearch.errors import UsageError
 from hpsearch.trial import Direction, Run, RunKey, State, Trial, best_trials
 
@@ -160,7 +160,7 @@ def _show(summary: StudySummary, done: Repeated, *, quiet: bool) -> None:
             print_table(["run", "state", metric, "it was"], [_row(summary, run, done.trials) for run in runs], keep=3)
         else:
             rows = [row for n in request.trials for row in _rows(gained(done.trials[n], request))]
-            print_table(["trial", "seeds", metric, "95 % interval", "n"], rows, keep=5)
+            print_table(["trial", "seeds", metric, INTERVAL, "n"], rows, keep=5)
         bad = [run for run in runs if run.state is not State.COMPLETE]
         for run in bad[:NAMED]:
             words = f"{summary.name}/{run.key} {run.state}: {run.reason}" if run.reason else f"{run.key} {run.state}"
@@ -180,7 +180,7 @@ def _rows(found: Gained) -> list[list[str]]:
     """Three lines: before, the further seeds alone, all of them now."""
     spreads = {"before": found.before, "new": found.new, "now": found.now}
     return [
-        [f"#{found.trial.number}" if name == "before" else "", name, _mean(s), _interval(s), str(s.n)]
+        [f"#{found.trial.number}" if name == "before" else "", name, _mean(s), interval_text(s), str(s.n)]
         for name, s in spreads.items()
     ]
 
@@ -189,7 +189,3 @@ def _mean(found: Spread) -> str:
     if found.diverged:
         return f"{found.diverged} diverged"
     return number(found.mean) if found.sd is None else f"{number(found.mean)} ± {number(found.sd, 2)}"
-
-
-def _interval(found: Spread) -> str:
-    return "" if found.low is None else f"{number(found.low)} to {number(found.high)}"

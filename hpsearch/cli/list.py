@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from hpsearch import shapes
 from hpsearch.archive import StudySummary
 from hpsearch.cli.settings import COMMON, Common
-from hpsearch.cli.terminal import ago, number, out_json, print_table, say
+from hpsearch.cli.terminal import INTERVAL, ago, interval_text, number, out_json, print_table, say
 from hpsearch.trial import State
 
 StudyState = Literal["running", "complete", "stopped", "interrupted", "failed"]
@@ -42,21 +42,26 @@ def list_(
         if not common.quiet:
             say("no study fits" if state or tag else "no study yet; hpsearch init makes one")
         return
-    heads = ["study", "state", "best", "± sd", "metric", "trials", "strategy", "changed", "tags"]
+    heads = ["study", "state", "best", "± sd", "n", "metric", "trials", "strategy", "changed", INTERVAL, "tags"]
     print_table(heads, [_row(study) for study in studies])
 
 
 def _row(study: StudySummary) -> list[str]:
+    from hpsearch.verdict import by_moments
+
     best = study.best
+    n = len(study.spec["seeds"])
     return [
         study.name,
         study.state,
         number(best[1] if best else None),
         number(best[2], 2) if best and best[2] is not None else "",
+        str(n) if best else "",
         str(study.spec["metric"]),
         trials_text(study),
         " + ".join(filter(None, [study.spec["strategy"]["name"], shapes.pruner_name(study)])),
         ago(time.time() - study.updated),
+        interval_text(by_moments(best[1], best[2], n)) if best else "",
         " ".join(study.tags),
     ]
 

@@ -13,7 +13,7 @@ from hpsearch import shapes
 from hpsearch.address import parse, study_of, trial_of
 from hpsearch.cli.resume import stored_study_of
 from hpsearch.cli.settings import COMMON, Common
-from hpsearch.cli.terminal import number, out, out_json, params_text, print_table, say
+from hpsearch.cli.terminal import INTERVAL, interval_text, number, out, out_json, params_text, print_table, say
 from hpsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -105,9 +105,8 @@ def _show(look: Look, metric: str) -> None:
         say(textwrap.fill(words, 80), style="yellow")
     rows = [[metric, "validation", *_cells(look.validation)]]
     rows += [[name, "test", *_cells(found)] for name, found in look.metrics.items()]
-    print_table(["metric", "part", "mean", "± sd", "95 % interval", "runs"], rows, keep=3)
+    print_table(["metric", "part", "mean", "± sd", INTERVAL, "runs"], rows, keep=3)
 
 
 def _cells(found: Spread) -> list[str]:
-    interval = "" if found.low is None else f"{number(found.low)} to {number(found.high)}"
-    return [number(found.mean), number(found.sd, 2), interval, str(found.n)]
+    return [number(found.mean), number(found.sd, 2), interval_text(found), str(found.n)]

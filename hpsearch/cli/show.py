@@ -14,7 +14,9 @@ from hpsearch.archive import Archive, Curve, StudySummary
 from hpsearch.cli.list import counts_text, trials_text
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import (
+    INTERVAL,
     duration,
+    interval_text,
     number,
     out,
     out_json,
@@ -158,31 +160,38 @@ def _show_study(study: StudySummary, trials: list[Trial], decisions: list[Decisi
 
 
 def print_trials(trials: list[Trial], metric: str) -> None:
-    """A ranked table: number, value, spread, seeds, and the params that differ (all of them for one trial)."""
+    """A ranked table: number, value, spread, seeds, interval, the params that differ (all of them for one trial)."""
     from hpsearch.compare import param_differences
+    from hpsearch.verdict import spread
 
     varied = [row.name for row in param_differences(trials)] if len(trials) > 1 else list(trials[0].params)
-    heads = ["trial", metric, "± sd", "n", *varied]
+    spreads = [spread(list(trial.values().values())) for trial in trials]
+    known = any(found.low is not None for found in spreads)
+    heads = ["trial", metric, "± sd", "n", *[INTERVAL] * known, *varied]
     rows = [
         [
             f"#{trial.number}",
             number(trial.value),
             "" if trial.sd is None else number(trial.sd, 2),
             str(sum(run.value is not None for run in trial.search_runs)),
+            *[interval_text(found)] * known,
             *(setting_text(trial.params.get(name)) for name in varied),
         ]
-        for trial in trials
+        for trial, found in zip(trials, spreads, strict=True)
     ]
     print_table(heads, rows, keep=2)
 
 
 def _show_trial(study: StudySummary, trial: Trial, curves: list[Curve]) -> None:
+    from hpsearch.verdict import spread
+
     metric = study.spec["metric"]
+    ends = interval_text(spread(list(trial.values().values()))) if trial.state is State.COMPLETE else ""
     _fields(
         {
             "trial": f"{study.name}/{trial.number}" + (" (baseline)" if trial.baseline else ""),
             "state": str(trial.state),
-            metric: spread_text(trial),
+            metric: spread_text(trial) + (f"   {INTERVAL} {ends}" if ends else ""),
             "batch": str(trial.batch),
         }
     )

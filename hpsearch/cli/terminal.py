@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -39,8 +39,13 @@ from hpsearch.written import (
     spread_text as spread_text,
 )
 
+if TYPE_CHECKING:
+    from hpsearch.verdict import Spread
+
 #: no cell of a table is wider
 WIDEST = 40
+#: the head of a column of ``interval_text``
+INTERVAL = "95 % interval (t)"
 COLUMN_GAP = 2
 
 
@@ -119,6 +124,11 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, keep: in
     out(head, style="dim")
     for line in lines:
         out(line)
+
+
+def interval_text(found: Spread) -> str:
+    """``0.0642 to 0.07484``; empty where there is none."""
+    return "" if found.low is None else f"{number(found.low)} to {number(found.high)}"
 
 
 def headed(head: str, text: str) -> str:

@@ -66,6 +66,10 @@ def test_from_a_search_to_a_look_at_the_test_set(study: str, folder: Path, hpsea
     assert "test_loss" not in shipped.out
     assert max(map(len, (shipped.out + shipped.err).splitlines())) <= 100
 
+    compared = hpsearch("compare", f"verdict/{winner}", "verdict/0")
+    assert compared.out.split()[:2] == ["trial", "fresh"]
+    assert "ship also corrects for choosing among those that raced" in " ".join(compared.err.split())
+
     revealed = hpsearch("ship", "verdict", "--reveal-test", "--reason", "the paper's table")
     assert revealed.code == 0, revealed.err
     assert "look 1 at the test set" in revealed.err

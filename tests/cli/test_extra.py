@@ -46,7 +46,7 @@ def test_seeds_are_added_to_the_trials_that_are_named_or_to_the_best(folder: Pat
     assert "other: 3 new seeds, 1 to 3, for #2" in ended.err
     assert max(map(len, (ended.out + ended.err).splitlines())) <= 80
     head, *rows = ended.out.splitlines()
-    assert head.split() == ["trial", "seeds", "loss", "95", "%", "interval", "n"]
+    assert head.split() == ["trial", "seeds", "loss", "95", "%", "interval", "(t)", "n"]
     assert [row.split()[0] for row in rows[:6]] == ["#0", "new", "now", "#1", "new", "now"]
     # x = 0.25: (x - 0.3)² + seed / 100, for seeds 0 to 4
     assert rows[0].split()[1:4] == ["before", "0.0075", "±"]

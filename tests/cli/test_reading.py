@@ -10,6 +10,7 @@ import pytest
 from hpsearch.cli.show import decision_lines
 from hpsearch.read import read_study
 from hpsearch.strategy import Decision
+from hpsearch.written import number
 from tests.cli.conftest import shell
 
 
@@ -147,10 +148,50 @@ def test_compare_studies(folder: Path, hpsearch) -> None:
     assert ended.code == 0
     assert [line.split()[0] for line in ended.out.splitlines()[:3]] == ["study", "toy", "other"]
     assert "different seeds" in ended.err
+    assert "on the search's own seeds; a trial chosen by them looks better than it is" in ended.err
     assert "params of the best" in ended.out
     rows = {row["study"]: row for row in json.loads(hpsearch("compare", "toy", "other", "--json").out)["studies"]}
     assert (rows["toy"]["diverged"], rows["toy"]["failed"], rows["other"]["trials"]) == (2, 3, 3)
     assert rows["toy"]["best"]["trial"] == 1
+
+
+def test_compare_studies_says_that_their_code_differs(folder: Path, hpsearch) -> None:
+    assert "code, data and machine" not in hpsearch("compare", "toy", "other").out
+    (folder / "train.py").write_text((folder / "train.py").read_text() + "# changed\n")
+    assert hpsearch("run", "other.yaml", "--name", "later", "--on", "inline", "-q").code == 0
+    lines = (
+        hpsearch("compare", "other", "later").out.split("\ncode, data and machine, where they differ\n")[1].splitlines()
+    )
+    assert lines[0].split() == ["param", "other", "later"]
+    name, before, after = lines[1].split()
+    assert (name, len(before), len(after), before != after) == ("code", 12, 12, True)
+
+
+def test_every_table_of_values_has_their_interval_and_says_how_it_was_made(folder: Path, hpsearch) -> None:
+    head, *rows = hpsearch("best", "toy", "-k", "1").out.splitlines()
+    assert " ".join(head.split()).startswith("trial loss ± sd n 95 % interval (t)")
+    sides = json.loads(hpsearch("show", "toy", "--json").out)["interval"]
+    ends = f"{number(sides['low'])} to {number(sides['high'])}"
+    assert ends in rows[0]
+    for words in (
+        ["show", "toy"],
+        ["show", "toy/1"],
+        ["list"],
+        ["compare", "toy", "other"],
+        ["compare", "toy/1", "toy/0"],
+    ):
+        text = hpsearch(*words).out
+        assert "95 % interval (t)" in text
+        assert ends in text, words
+    for words in (["compare", "toy", "other"], ["compare", "toy/1", "toy/0"]):
+        text = hpsearch(*words, "--interval", "bootstrap").out
+        assert "95 % interval (bootstrap)" in text
+        assert ends not in text
+    hpsearch("report", "toy")
+    page = (folder / "toy.html").read_text("utf-8")
+    assert "<th>95 % interval (t)</th>" in page
+    low, high = (f"{sides[end]:.4g}" for end in ("low", "high"))
+    assert f"<td>{low} to {high}</td>" in page
 
 
 def test_compare_trials(folder: Path, hpsearch) -> None:
