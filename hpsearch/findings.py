@@ -75,8 +75,9 @@ def _without_best(seen: Subject) -> Iterator[Sentence]:
             way = f"{name}: {{log: [{p.low / 1000:.3g}, {p.low:.3g}]}}"
         yield Sentence(text=text, kind="warning", way_out=way)
     else:
+        those = "The one trial that ended is not" if ended == 1 else f"None of the {ended} trials that ended is"
         yield Sentence(
-            text=f"None of the {ended} trials that ended is complete: there is no result.",
+            text=f"{those} complete: there is no result.",
             kind="warning",
             way_out=f"hpsearch show {seen.study}",
         )

@@ -5,6 +5,7 @@ With the network off everything works: pages ask this server for their pictures,
     app             routes, record and guard put together: ``make_app``
     access guard    who may do what; one layer that holds every request to it
     login problem   the way in; what went wrong, in words
+    rendering       templates as HTML, in the page's theme
     server          serves it from this process
     record          the record in memory: a ``View`` of a study at one revision, and what was computed of it, once
     workshop        what a process of its own makes: importances, reports
@@ -16,7 +17,7 @@ With the network off everything works: pages ask this server for their pictures,
     drawing         pictures as plotly's JSON in the page's colours, and as tables
     api/            the REST API, a file a noun; its `__init__` says how its files hang together
     pages/          the pages, a file a noun, with ``templates/``; ``frame`` is what all have
-    static/         app.js, app.css, plotly.js (its cartesian bundle, of the version that the wheel has)
+    static/         app.js, app.css, plotly.js (its cartesian bundle, of the major version that the wheel has)
 
 A page is HTML from the server, with what it says in words and tables; ``app.js`` draws a picture when it comes into
 sight. The URL holds the state of a page: filters are GET forms, and pictures get the same query.

@@ -83,15 +83,16 @@ def said(figure: go.Figure) -> tuple[str, str]:
 
 
 def table(figure: go.Figure) -> tuple[list[str], list[list[Any]]]:
-    """(heads, rows) of what a figure draws, at most 2,000 rows."""
-    layout = figure.to_plotly_json()["layout"]
+    """(heads, rows) of what a figure draws, or of what it says that it does; at most 2,000 rows."""
+    if known := (figure.layout.meta or {}).get("table"):
+        return known["heads"], known["rows"][:MOST_ROWS]
     rows: list[list[Any]] = []
     for trace in figure.data:
-        rows += _cells(trace, layout)
+        rows += _cells(trace)
     return ["series", "x", "y", "says"], rows[:MOST_ROWS]
 
 
-def _cells(trace: Any, layout: dict[str, Any]) -> list[list[Any]]:
+def _cells(trace: Any) -> list[list[Any]]:
     name = _plain(trace.name or "")
     if getattr(trace, "z", None) is not None and trace.type in ("heatmap", "contour"):
         xs, ys = _list(trace.x), _list(trace.y)

@@ -12,7 +12,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Scope
 
 from hpsearch.dashboard.access import SESSION_S, Access, Role, cookie_of, role
-from hpsearch.dashboard.problem import Details, template
+from hpsearch.dashboard.problem import Details
+from hpsearch.dashboard.rendering import rendered
 
 router = APIRouter(include_in_schema=False)
 
@@ -26,8 +27,9 @@ def page(scope: Scope, access: Access, details: Details | None = None, *, after:
     headers = Headers(scope=scope)
     query = scope["query_string"].decode("latin-1")
     theme = cookie_parser(headers.get("cookie", "")).get("theme", "")
-    text = template("login.html").render(
-        theme=theme if theme in ("light", "dark") else "",
+    text = rendered(
+        "login.html",
+        theme=theme,
         after=after or scope["path"] + (f"?{query}" if query else ""),
         details=details,
         by_token=not access.free_reading,

@@ -12,17 +12,15 @@ import secrets
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, final
 
-import jinja2
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
+from hpsearch.dashboard.rendering import rendered
 from hpsearch.errors import (
     ExecutorError,
     HpsearchError,
@@ -171,20 +169,12 @@ def wants_page(path: str, accept: str, method: str = "GET") -> bool:
 def answer(details: Details, *, page: bool, theme: str = "") -> Response:
     """The response: a page, or problem details as JSON."""
     if page:
-        said = details.json() | {"theme": theme if theme in ("light", "dark") else ""}
-        said |= {"title": WORDS.get(details.status, details.title)}
+        said = details.json() | {"title": WORDS.get(details.status, details.title)}
         said |= {what: sentence(said[what]) for what in ("detail", "hint")}
-        return HTMLResponse(template("error.html").render(said), details.status, dict(details.headers))
+        return HTMLResponse(rendered("error.html", theme=theme, **said), details.status, dict(details.headers))
     text = json.dumps(details.json(), ensure_ascii=False)
     body = text.encode("utf-8", "backslashreplace")
     return Response(body, details.status, dict(details.headers), MEDIA_TYPE)
-
-
-@cache
-def template(name: str) -> jinja2.Template:
-    """A page that needs nothing of the record."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(name)
 
 
 def install(app: FastAPI) -> None:

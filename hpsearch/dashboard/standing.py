@@ -57,6 +57,22 @@ def standing(study: StudySummary) -> Standing:
     )
 
 
+def round_of(study: StudySummary) -> str:
+    """``round 2/3`` of a search that narrows round by round, without the end where nobody knows it; else empty."""
+    if study.spec["strategy"]["name"] != "coarse_to_fine":
+        return ""
+    try:
+        known = study_of(study.spec, Path())
+    except HpsearchError:  # of another version
+        return ""
+    size, total = known.strategy.batch_size, total_of(known)
+    if size is None:
+        return ""
+    fixed = len(known.baselines)
+    now = max(1, math.ceil((sum(study.counts.values()) - fixed) / size))
+    return f"round {now}" if total is None else f"round {now}/{math.ceil((total - fixed) / size)}"
+
+
 def planned(spec: Mapping[str, Any]) -> int | None:
     """How many trials there will be at most, baselines included; None where nobody knows."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -26,6 +26,8 @@ class Panel:
     strategy: str
     #: (place on x, place on y, value or None, state)
     points: Sequence[tuple[float, float, float | None, str]]
+    #: (x, y) of each point, as they are
+    settings: Sequence[tuple[Any, Any]]
     trials: int
     #: values of the factor x that were tried
     distinct: int
@@ -59,12 +61,13 @@ def data(subjects: Sequence[Subject], x: str, y: str) -> Data:
     for subject in subjects:
         own = [t for t in subject.ended if not t.baseline and {x, y} <= t.params.keys()]
         shown, note = some(own, POINTS, subject.direction)
-        points = []
+        points, settings = [], []
         for trial in shown:
             u, v = place(first[x], trial.params[x]), place(first[y], trial.params[y])
             if u is not None and v is not None:
                 value = trial.value if trial.state is State.COMPLETE else None
                 points.append((u, v, value, str(trial.state)))
+                settings.append((trial.params[x], trial.params[y]))
         axes = max(1, len(subject.space.searched))
         per_axis = max(1, int(len(own) ** (1 / axes) + 1e-9))
         grid = [] if subject.strategy == "grid" else [place(first[x], v) or 0.0 for v in first[x].hard().grid(per_axis)]
@@ -74,6 +77,7 @@ def data(subjects: Sequence[Subject], x: str, y: str) -> Data:
                 study=subject.study,
                 strategy=subject.strategy,
                 points=points,
+                settings=settings,
                 trials=len(own),
                 distinct=len({text(t.params[x]) if isinstance(t.params[x], str) else t.params[x] for t in own}),
                 grid=grid,
@@ -130,7 +134,12 @@ def figure(found: Data, *, narrow: bool = False) -> go.Figure:
         drawn.update_yaxes(**theme.axis(theme.safe(found.y) if k == 0 else "", **y_axis), row=2, col=k + 1)
     if columns > 1 and values:
         drawn.update_yaxes(title={"text": ""}, row=1, col=2)
-    return drawn
+    told = [
+        (panel.study, *chosen, value, state)
+        for panel in found.panels
+        for chosen, (_, _, value, state) in zip(panel.settings, panel.points, strict=True)
+    ]
+    return theme.tabled(drawn, ["study", found.x, found.y, found.metric, "state"], told)
 
 
 def _many(n: int, word: str) -> str:

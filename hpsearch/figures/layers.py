@@ -136,4 +136,9 @@ def figure(found: Data, *, narrow: bool = False) -> go.Figure:
     drawn.update_xaxes(**theme.axis("epoch", showgrid=False))
     drawn.update_yaxes(**theme.axis("", autorange="reversed", showgrid=False, type="category"))
     drawn.update_yaxes(title={"text": "layer"}, col=1)
-    return drawn
+    told = [
+        [layer, epoch, gradient, weight]
+        for layer, gradients, weights in zip(found.layers, found.gradients, found.weights, strict=True)
+        for epoch, gradient, weight in zip(found.epochs, gradients, weights, strict=True)
+    ]
+    return theme.tabled(drawn, ["layer", "epoch", "gradient (log10)", "weights (log10)"], told)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import plotly.graph_objects as go
 
@@ -22,6 +22,8 @@ class Line:
     """One trial: its places on the axes, 0 to 1, and its rank: 0 the best, 1 the worst, None without a value."""
 
     trial: int
+    #: its hyperparameters, as the axes are; None where it has none of this name
+    settings: Sequence[Any]
     places: Sequence[float | None]
     value: float | None
     rank: float | None
@@ -59,6 +61,7 @@ def data(subject: Subject, names: Sequence[str] = ()) -> Data:
         lines.append(
             Line(
                 trial=trial.number,
+                settings=[trial.params.get(n) for n in axes],
                 places=[
                     place(subject.space.parameters[n], trial.params[n]) if n in trial.params else None for n in axes
                 ],
@@ -120,7 +123,8 @@ def figure(found: Data, *, narrow: bool = False) -> go.Figure:
     )
     drawn.update_yaxes(visible=False, range=[-0.12, 1.05])
     drawn.update_layout(margin={"t": 110, "b": 50})
-    return drawn
+    told = [[f"#{line.trial}", *line.settings, line.value, line.state] for line in reversed(found.lines)]
+    return theme.tabled(drawn, ["trial", *found.axes, found.metric, "state"], told)
 
 
 def _lines(lines: Sequence[Line], style: dict[str, object], name: str, opacity: float) -> go.Scatter:

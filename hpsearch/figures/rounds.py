@@ -33,6 +33,8 @@ class Panel:
     points: Sequence[tuple[int, float, str]]
     #: (round, place): the best trial up to and with that round
     best: Sequence[tuple[int, float]]
+    #: (round, start, end, that best trial's value of it or None), as they are
+    told: Sequence[tuple[int, Any, Any, Any]]
     tick_places: Sequence[float]
     tick_texts: Sequence[str]
 
@@ -70,12 +72,13 @@ def data(subject: Subject, decisions: Sequence[Decision]) -> Data | None:
             if zoom.subject == name and zoom.details.get("new"):
                 ends[zoom.batch + 1] = (zoom.details["new"][0], zoom.details["new"][1])
         windows = [(k, place(p, a) or 0.0, place(p, b) or 0.0) for k, (a, b) in sorted(ends.items())]
-        best = []
+        best, chosen = [], {}
         for k in range(rounds):
             top = best_trials([t for t in subject.ended if t.batch <= k], subject.direction, 1)
             at = place(p, top[0].params[name]) if top else None
             if at is not None:
                 best.append((k, at))
+                chosen[k] = top[0].params[name]
         places = [(t.batch, place(p, t.params[name]), str(t.state)) for t in shown]
         tick_places, tick_texts = ticks(p, 5)
         panels.append(
@@ -84,6 +87,7 @@ def data(subject: Subject, decisions: Sequence[Decision]) -> Data | None:
                 windows=[w for w in windows if w[0] < rounds],
                 points=[(k, u, state) for k, u, state in places if u is not None],
                 best=best,
+                told=[(k, *ends[k], chosen.get(k)) for k in sorted(ends) if k < rounds],
                 tick_places=tick_places,
                 tick_texts=tick_texts,
             )
@@ -102,6 +106,7 @@ def until(found: Data, rounds: int) -> Data:
             windows=[w for w in panel.windows if w[0] < rounds],
             points=[p for p in panel.points if p[0] < rounds],
             best=[b for b in panel.best if b[0] < rounds],
+            told=[t for t in panel.told if t[0] < rounds],
         )
 
     return replace(found, panels=[cut(panel) for panel in found.panels])
@@ -138,7 +143,8 @@ def figure(found: Data, *, played: bool = False, narrow: bool = False) -> go.Fig
         drawn.update_yaxes(**theme.axis("", **scale), row=row, col=column)
     if played and found.rounds > 1:
         _play(drawn, found)
-    return drawn
+    told = [(panel.name, k + 1, *rest) for panel in found.panels for k, *rest in panel.told]
+    return theme.tabled(drawn, ["parameter", "round", "window from", "to", "best so far at"], told)
 
 
 def _play(drawn: go.Figure, found: Data) -> None:

@@ -16,6 +16,7 @@ from hpsearch.cli.app import main
 from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.app import make_app
 from hpsearch.dashboard.record import Record
+from tests.dashboard import odd as odd_studies
 
 ROOT = Path(__file__).parents[2]
 QUADRATIC = """
@@ -65,6 +66,19 @@ def url(folder: Path) -> str:
 def client(url: str) -> Iterator[TestClient]:
     """The dashboard, asked without a network."""
     with TestClient(make_app(Record(url), Access()), base_url="http://127.0.0.1:8787") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def odd_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with studies of every odd kind (``odd``)."""
+    return odd_studies.make(tmp_path_factory.mktemp("odd"))
+
+
+@pytest.fixture(scope="session")
+def odd(odd_url: str) -> Iterator[TestClient]:
+    """The dashboard over odd studies."""
+    with TestClient(make_app(Record(odd_url), Access()), base_url="http://127.0.0.1:8787") as made:
         yield made
 
 

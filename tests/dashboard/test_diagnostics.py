@@ -84,6 +84,17 @@ def test_failures_are_grouped_by_message_and_stay_text(door: TestClient) -> None
     assert re.search(r"hpsearch logs wrong/\d/0", page)
 
 
+def test_a_filter_leaves_what_went_wrong_with_its_trials(door: TestClient) -> None:
+    page = door.get("/s/wrong/diagnostics?where=lr=2").text
+    (row,) = re.findall(r'<tr><th scope="row" class="text">ValueError.*?</tr>', page)
+    assert "<td>1</td><td>1</td>" in row
+    assert "No run that fits has diverged." in page
+    assert "No run that fits has failed." in door.get("/s/wrong/diagnostics?where=lr<2").text
+    lost = plain(door.get("/s/lost/diagnostics?where=lr<1").text)
+    assert "signal:9" not in lost
+    assert "signal:9" in plain(door.get("/s/lost/diagnostics?where=lr>1").text)
+
+
 def test_divergence_says_where_and_when(door: TestClient) -> None:
     page = plain(door.get("/s/wrong/diagnostics").text)
     assert "1 run of 1 trial diverged" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from benchmarks import dashboard as benchmark
 from benchmarks.dashboard_record import STUDY, fill
 from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.app import make_app
@@ -68,3 +70,15 @@ def test_a_picture_is_small_and_sent_once(large, name) -> None:
     again = large.get(address, headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert large.get(f"{address}?where=lr<0.1", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_the_benchmark_fails_above_an_aim(tmp_path, monkeypatch, capsys) -> None:
+    """On a small study, with less memory allowed than Python takes."""
+    fill(f"sqlite:///{tmp_path}/record.db", 12, 2, 2)
+    monkeypatch.setattr("benchmarks.dashboard.MOST_MB", 1)
+    monkeypatch.setattr("sys.argv", ["dashboard", "--db", f"sqlite:///{tmp_path}/record.db", "--chromium", ""])
+    assert benchmark.main() == 1
+    missed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missed: ")]
+    assert re.fullmatch(r"missed: server: \d+(\.\d+)? MB, and 1 MB is the aim", missed[-1])
+    assert benchmark.above(0.5, 0.5, "s", "an answer") == []
+    assert benchmark.above(0.51, 0.5, "s", "an answer") == ["an answer: 0.51 s, and 0.5 s is the aim"]

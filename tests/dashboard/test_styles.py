@@ -35,6 +35,16 @@ def test_plotlys_styles_are_those_of_its_script() -> None:
     assert rules == styles_of(script)
 
 
+def test_our_plotly_draws_what_the_wheel_describes() -> None:
+    """Pictures are described by plotly of Python: the same major version of plotly.js reads them."""
+    from plotly.offline import get_plotlyjs_version
+
+    script = (STATIC / "plotly-cartesian.min.js").read_text("utf-8")
+    version = re.search(r"plotly\.js \(cartesian[^)]*\) v(\d+)\.\d+\.\d+", script[:500])
+    assert version
+    assert version[1] == get_plotlyjs_version().split(".")[0]
+
+
 def test_pages_say_to_plotly_that_its_styles_are_there() -> None:
     """By the name and class that its script looks for."""
     script = (STATIC / "plotly-cartesian.min.js").read_text("utf-8")

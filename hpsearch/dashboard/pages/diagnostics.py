@@ -14,12 +14,13 @@ from fastapi.responses import HTMLResponse
 
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.pages.frame import card, study_page
-from hpsearch.dashboard.record import View
-from hpsearch.dashboard.wanted import TheView
+from hpsearch.dashboard.wanted import TheFilter, TheSource, TheView
 from hpsearch.figures import layers, lr_curve
+from hpsearch.figures.subject import Subject
 from hpsearch.parameter import Categorical
+from hpsearch.pictures import Source
 from hpsearch.profile import profile_of
-from hpsearch.trial import Lost, Run, RunKey, State, best_trials
+from hpsearch.trial import Lost, Run, RunKey, State, Trial, best_trials
 from hpsearch.written import setting_text
 
 router = APIRouter(include_in_schema=False)
@@ -71,10 +72,10 @@ class Diverged:
     shares: Sequence[tuple[str, str, int, int]]
 
 
-def failures_of(view: View) -> list[Failure]:
+def failures_of(trials: Sequence[Trial]) -> list[Failure]:
     """The failed runs by message, the most frequent first."""
     groups: dict[str, list[Run]] = {}
-    for trial in view.trials:
+    for trial in trials:
         for run in trial.runs:
             if run.state is State.FAILED:
                 groups.setdefault(_VARYING.sub("#", f"{run.reason}\n{_last_line(run.error)}"), []).append(run)
@@ -95,39 +96,39 @@ def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")[:300]
 
 
-def diverged_of(view: View) -> Diverged:
+def diverged_of(seen: Subject) -> Diverged:
     """The diverged runs by epoch, and the trials over the learning rate: by half decade, or twelfth of its range."""
-    runs = [run for trial in view.trials for run in trial.runs if run.state is State.DIVERGED]
+    runs = [run for trial in seen.trials for run in trial.runs if run.state is State.DIVERGED]
     epochs = Counter(run.last_epoch for run in runs)
-    name = lr_curve.parameter_of(view.subject)
+    name = lr_curve.parameter_of(seen)
     return Diverged(
         runs=len(runs),
-        trials=sum(trial.state is State.DIVERGED for trial in view.trials),
+        trials=sum(trial.state is State.DIVERGED for trial in seen.trials),
         epochs=sorted(epochs.items(), key=lambda item: (item[0] is None, item[0] or 0)),
         name=name or "",
-        shares=_shares(view, name) if name and runs else [],
+        shares=_shares(seen, name) if name and runs else [],
     )
 
 
-def _shares(view: View, name: str) -> list[tuple[str, str, int, int]]:
-    parameter = view.subject.space.parameters[name].hard()
+def _shares(seen: Subject, name: str) -> list[tuple[str, str, int, int]]:
+    parameter = seen.space.parameters[name].hard()
     if isinstance(parameter, Categorical):
         return []
     cells = 12
     if parameter.log:
         cells = max(1, min(40, round(2 * math.log10(parameter.high / parameter.low))))
-    found = profile_of(name, parameter, view.subject.ended, view.direction, cells).bins
+    found = profile_of(name, parameter, seen.ended, seen.direction, cells).bins
     return [(setting_text(b.low, 2), setting_text(b.high, 2), b.n, b.diverged) for b in found if b.n]
 
 
-def flagged_of(view: View) -> tuple[list[Flagged], int]:
+def flagged_of(source: Source) -> tuple[list[Flagged], int]:
     """Of the best trials' first runs, those with a layer that vanishes or explodes; and how many had norms at all."""
-    found, seen = [], 0
-    for trial in best_trials(view.trials, view.direction, LOOKED):
+    found, seen, subject = [], 0, source.subject
+    for trial in best_trials(subject.trials, subject.direction, LOOKED):
         if not trial.runs:
             continue
         key = trial.runs[0].key
-        told = layers.data(str(key), view.archive.layers(view.name, key))
+        told = layers.data(str(key), source.archive.layers(subject.study, key))
         if told is None:
             continue
         seen += 1
@@ -138,17 +139,23 @@ def flagged_of(view: View) -> tuple[list[Flagged], int]:
 
 @router.get("/s/{study}/diagnostics", response_class=HTMLResponse)
 @role(Role.READ)
-def diagnostics(request: Request, view: TheView) -> HTMLResponse:
+def diagnostics(request: Request, view: TheView, source: TheSource, wanted: TheFilter) -> HTMLResponse:
     """What went wrong, grouped."""
-    failures: Sequence[Failure] = view.once("failures", lambda: failures_of(view))
-    diverged = view.once("diverged", lambda: diverged_of(view))
-    flagged, seen = view.once("flagged", lambda: flagged_of(view))
-    lost: Sequence[Lost] = view.once("losses", lambda: view.archive.losses(view.name))
+    subject = source.subject
+    failures: Sequence[Failure] = view.once(("failures", wanted), lambda: failures_of(subject.trials))
+    diverged = view.once(("diverged", wanted), lambda: diverged_of(subject))
+    flagged, seen = view.once(("flagged", wanted), lambda: flagged_of(source))
+    every: Sequence[Lost] = view.once("losses", lambda: view.archive.losses(view.name))
+    fitting = {trial.number for trial in subject.trials}
+    lost = [one for one in every if one.run.trial in fitting]
     return study_page(
         request,
         "diagnostics.html",
         view,
         "diagnostics",
+        wanted,
+        names=list(subject.space.searched),
+        shown=len(subject.trials),
         failures=failures[:MOST],
         failed=sum(one.runs for one in failures),
         kinds=len(failures),

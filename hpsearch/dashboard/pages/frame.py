@@ -1,29 +1,23 @@
-"""What every page has: the templates, the words in them, the tabs, the filter bar, the live revision."""
+"""What every page has: the tabs, the filter and the links that keep it, the live revision."""
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from markupsafe import Markup
 
-from hpsearch import __version__
 from hpsearch.dashboard.access import Role
-from hpsearch.dashboard.query import Filter
+from hpsearch.dashboard.query import STATES, Filter, filter_of
 from hpsearch.dashboard.record import View
+from hpsearch.dashboard.rendering import rendered
+from hpsearch.dashboard.standing import round_of
 from hpsearch.dashboard.wanted import record_of
 from hpsearch.pictures import BeingMade, Source
-from hpsearch.written import ago, duration, number, setting_text, spark
 
 #: the tabs of a study: (path below it, word)
 TABS = (
@@ -49,45 +43,11 @@ DONE = {
 }
 
 
-def coded(text: str) -> Markup:
-    """A text whose parts in backticks are code."""
-    parts = re.split(r"`+([^`]+)`+", text)
-    return Markup("").join(Markup("<code>{}</code>").format(p) if k % 2 else p for k, p in enumerate(parts))
-
-
-def _environment() -> jinja2.Environment:
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {
-        "number": number,
-        "setting": setting_text,
-        "duration": duration,
-        "took": lambda seconds: duration(seconds) if seconds >= 10 else f"{seconds:.2g} s" if seconds else "–",
-        "spark": spark,
-        "since": lambda when: ago(time.time() - when),
-        "clock": lambda when: datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-        "segment": lambda text: quote(str(text), safe=""),
-        "coded": coded,
-    }
-    made.globals |= {"tabs": TABS, "version": __version__}
-    return made
-
-
-_TEMPLATES = _environment()
-
-
 def render(request: Request, template: str, /, *, status: int = 200, **values: Any) -> HTMLResponse:
     """A page."""
-    theme = request.cookies.get("theme", "")
-    text = _TEMPLATES.get_template(template).render(
-        theme=theme if theme in ("light", "dark") else "",
-        path=request.url.path,
-        query=request.url.query,
+    text = rendered(
+        template,
+        theme=request.cookies.get("theme", ""),
         db_option=record_of(request).db_option,
         **values,
     )
@@ -97,25 +57,39 @@ def render(request: Request, template: str, /, *, status: int = 200, **values: A
 def study_page(
     request: Request, template: str, view: View, tab: str, wanted: Filter | None = None, **values: Any
 ) -> HTMLResponse:
-    """A page of a study.
+    """A page of a study. Its links keep the filter, also where the page shows all trials and says so.
 
     Args:
+        request: what was asked for.
+        template: the page's file.
+        view: the study.
         tab: of ``TABS``, by its path.
-        wanted: the filter of a page that has one.
+        wanted: the filter of a page that it applies to.
+        **values: what the page shows.
     """
-    wanted = None if wanted is None else wanted.checked(view.subject)
+    given = request.query_params
+    kept = filter_of(given.getlist("state"), given.getlist("where")) if wanted is None else wanted
+    kept = kept.checked(view.subject)
+    filters = _filters(kept.sound)
     return render(
         request,
         template,
         view=view,
         study=view.summary,
         spec=view.summary.spec,
+        round=round_of(view.summary),
+        tabs=TABS,
         tab=tab,
-        wanted=wanted,
-        filters=_filters(wanted.sound) if wanted else "",
+        states=STATES,
+        wanted=None if wanted is None else kept,
+        filters="" if wanted is None else filters,
+        kept=kept.sound,
+        asked=f"?{filters}" if filters else "",
+        also=f"&{filters}" if filters else "",
+        cleared=urlencode([(name, text) for name, text in given.multi_items() if name not in ("state", "where")]),
         revision=view.revision,
         may_act=Role.ACT in request.state.granted,
-        done=DONE.get(request.query_params.get("done", ""), ""),
+        done=DONE.get(given.get("done", ""), ""),
         api=f"/api/v1/studies/{quote(view.name, safe='')}",
         root=f"/s/{quote(view.name, safe='')}",
         **values,
@@ -132,9 +106,10 @@ def ranked(source: Source) -> Source:
 
 
 def card(name: str, title: str, wide: bool = False, **options: Any) -> Mapping[str, Any]:
-    """A picture's card: its name of ``pictures.PICTURES``, and the choices of its address."""
+    """A picture's card: its name of ``pictures.PICTURES``, and the choices of its address, which are its id's too."""
     chosen = {key: value for key, value in options.items() if value not in (None, "", ())}
-    return {"name": name, "title": title, "wide": wide, "query": urlencode(chosen, doseq=True)}
+    query = urlencode(chosen, doseq=True)
+    return {"name": name, "title": title, "wide": wide, "query": query, "id": f"card-{name}-{query}"}
 
 
 def _filters(wanted: Filter) -> str:

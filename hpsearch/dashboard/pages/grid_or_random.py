@@ -60,6 +60,7 @@ def grid_vs_random(
 ) -> HTMLResponse:
     """The trials projected on one hyperparameter; with another study's beside them."""
     names = list(view.subject.space.searched)
+    keep = [(field, name) for field, name in (("x", x), ("y", y)) if name in names]
     source = ranked(source)
     second = next(iter(others), None)
     # Beside another study, what both of them search says most.
@@ -75,6 +76,7 @@ def grid_vs_random(
             hint=f"it searches {', '.join(second.subject.space.searched)}",
         )
     views = [view, second] if second else [view]
+    keep += [("with", second.name)] if second else []
     picture = None
     if axes:
         chosen = {"x": axes[0], "y": axes[1], "with": second.name if second else None}
@@ -90,6 +92,8 @@ def grid_vs_random(
         second=second.name if second else "",
         studies=[summary.name for summary in record.studies() if summary.name != view.name][:LISTED],
         picture_card=picture,
+        keep=keep,
+        shown=len(source.subject.trials),
         distinct=counted([source.subject, *([second.subject] if second else [])], *axes) if axes else [],
         budgets=[(one.name, words) for one in views if (words := budget(one))],
     )

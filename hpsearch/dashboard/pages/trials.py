@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from hpsearch.dashboard.access import Role, role
 from hpsearch.dashboard.pages.frame import study_page
 from hpsearch.dashboard.paging import page
-from hpsearch.dashboard.query import COLUMNS, STATES, Filter, way_of
+from hpsearch.dashboard.query import COLUMNS, Filter, way_of
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.standing import estimate
 from hpsearch.dashboard.wanted import TheFilter, TheSource, TheView
@@ -88,7 +88,6 @@ def trials(
         following=urlencode([*filters, *chosen, *order, ("cursor", found.next)]) if found.next else "",
         beginning=urlencode([*filters, *chosen, *order]) if cursor else None,
         csv=urlencode([*_sound(view, wanted), *order, *(("fields", name) for name in _fields(names) if col)]),
-        states=STATES,
         hidden=filters + order,
     )
 

@@ -2,86 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 
-import hpsearch as hp
-from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.api.history import decisions_of
 from hpsearch.dashboard.api.metrics import escaped
-from hpsearch.dashboard.app import make_app
 from hpsearch.dashboard.record import Record
-from hpsearch.errors import UnusableError
 from hpsearch.further import REVEAL
 from hpsearch.strategy import Decision
+from tests.dashboard.odd import ODD
 
 API = "/api/v1/studies"
-TRAIN = """
-import math
-LONG = "m" * 200
-def good(run):
-    run.report(0, loss=run["x"], **{LONG: 1.0})
-    return run["x"] + run.seed / 1000
-def diverged(run):
-    return math.nan
-def failing(run):
-    raise ValueError("<script>alert(1)</script>")
-def narrow(run):
-    return (run["x"] - 0.3) ** 2
-"""
-EVIL = "</script><script>alert(1)</script>"
-FORMULAS = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", EVIL, "v" * 300]
-
-
-@pytest.fixture(scope="module")
-def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """Studies of every odd kind."""
-    folder = tmp_path_factory.mktemp("odd")
-    (folder / "train.py").write_text(TRAIN)
-
-    def run(name: str, function: str, **fields: Any) -> None:
-        given: dict[str, Any] = {
-            "name": name,
-            "objective": f"{folder}/train.py:{function}",
-            "search_space": {"x": {"uniform": [0, 1]}, "kind": FORMULAS, "p" * 100: 1, "seed": {"int": [0, 9]}},
-            "metric": {"loss": "minimize"},
-            "n_trials": 4,
-            "baseline": False,
-            "strategy": "random",
-            "seeds": 2,
-        }
-        with contextlib.suppress(UnusableError):
-            hp.run(hp.define(**given | fields), db=f"sqlite:///{folder}/odd.db", on="inline")
-
-    run("one", "good", n_trials=1)
-    run("alone", "good", seeds=1, n_trials=30)
-    run("nan", "diverged")
-    run("failed", "failing")
-    rounds = {"coarse_to_fine": {"rounds": 2, "trials_per_round": 8}}
-    run("narrow", "narrow", strategy=rounds, n_trials=16, search_space={"x": {"uniform": [0, 1]}}, seeds=1)
-    run("empty", "good", n_trials=1)
-    with contextlib.closing(sqlite3.connect(folder / "odd.db")) as db, db:
-        ids = dict(db.execute("SELECT name, id FROM study"))
-        for table in ("metric", "attempt", "run", "trial"):
-            with contextlib.suppress(sqlite3.OperationalError):
-                db.execute(f"DELETE FROM {table} WHERE study = ?", (ids["empty"],))
-    with TestClient(make_app(Record(f"sqlite:///{folder}/odd.db"), Access()), base_url="http://127.0.0.1:8787") as made:
-        yield made
-
-
 PATHS = ["", "/trials", "/trials?format=columns", "/importance", "/rounds", "/workers", "/decisions", "/report"]
 
 
-@pytest.mark.parametrize("study", ["one", "alone", "nan", "failed", "narrow"])
+@pytest.mark.parametrize("study", ODD)
 @pytest.mark.parametrize("path", [*PATHS, "/trials/0", "/trials/0/curves", "/trials/0/layers"])
 def test_odd_studies_have_answers(odd: TestClient, study: str, path: str) -> None:
     answer = odd.get(f"{API}/{study}{path}")
@@ -120,7 +60,7 @@ def test_all_failed_and_all_diverged_say_so(odd: TestClient) -> None:
     assert failed["best"] is None
     assert failed["interval"] is None
     assert "<script>alert(1)</script>" in odd.get(f"{API}/failed/trials/0").json()["runs"][0]["error"]
-    rows = odd.get(f"{API}/nan/trials").json()["trials"]
+    rows = odd.get(f"{API}/diverged/trials").json()["trials"]
     assert all(row["diverged"] and row["value"] is None and row["low"] is None for row in rows)
 
 
