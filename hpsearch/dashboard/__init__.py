@@ -17,7 +17,9 @@ With the network off everything works: pages ask this server for their pictures,
     drawing         pictures as plotly's JSON in the page's colours, and as tables
     api/            the REST API, a file a noun; its `__init__` says how its files hang together
     pages/          the pages, a file a noun, with ``templates/``; ``frame`` is what all have
-    static/         app.js, app.css, plotly.js (its cartesian bundle, of the major version that the wheel has)
+    static/         app.css, app.js; follow.js keeps a page as the record is, live.js holds one stream for all tabs,
+                    ask.js asks where there is none; plotly.js (its cartesian bundle, of the major version that
+                    the wheel has) and idiomorph (puts into a page what has changed in it) are others'
 
 A page is HTML from the server, with what it says in words and tables; ``app.js`` draws a picture when it comes into
 sight. The URL holds the state of a page: filters are GET forms, and pictures get the same query.

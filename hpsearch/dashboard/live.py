@@ -13,16 +13,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, final
 
 from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.sse import format_sse_event
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from hpsearch.dashboard.access import Role, role
+from hpsearch.dashboard.login import address_of
+from hpsearch.dashboard.problem import Details, Problem, of_unexpected
 from hpsearch.dashboard.record import Record
 from hpsearch.dashboard.wanted import TheRecord
 from hpsearch.errors import HpsearchError
@@ -33,6 +37,10 @@ EVERY_S = 1.0
 MOST = 50
 #: the name that stands for all studies
 ALL = "*"
+#: streams that are open at once, of one address and in all: a browser needs one for all its tabs
+STREAMS_OF_ONE, STREAMS = 50, 200
+#: seconds after which one who was refused may try again; who asks (``/changes``) needs no stream
+AGAIN_S = 30
 
 
 @final
@@ -45,6 +53,9 @@ class Watch:
         self._waiting = 0
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        #: address -> its open streams
+        self._open: Counter[str] = Counter()
+        self._trouble = ""
         #: study -> its revision; ``ALL`` -> that of all
         self.now: Mapping[str, str] = {}
 
@@ -54,6 +65,12 @@ class Watch:
             found = await run_in_threadpool(self._record.revisions)
         except HpsearchError:
             return self.now
+        except Exception as error:  # noqa: BLE001 - whatever it is, all streams would fall silent
+            if repr(error) != self._trouble:  # once, not each second
+                self._trouble = repr(error)
+                of_unexpected(error)
+            return self.now
+        self._trouble = ""
         now = {**found, ALL: digest(found)}
         if now != self.now:
             self.now = now
@@ -80,6 +97,27 @@ class Watch:
         finally:
             self._waiting -= 1
 
+    @contextmanager
+    def place(self, address: str) -> Iterator[None]:
+        """Hold a place among the open streams.
+
+        Raises:
+            Problem: too many are open, of this address or in all.
+        """
+        of_one, of_all = self._open[address], self._open.total()
+        if of_one >= STREAMS_OF_ONE or of_all >= STREAMS:
+            mine = of_one >= STREAMS_OF_ONE
+            whose = f"of this address, {STREAMS_OF_ONE}," if mine else f"of this server, {STREAMS},"
+            hint = f"ask GET /api/v1/changes every few seconds, or try again in {AGAIN_S} s"
+            headers = {"retry-after": str(AGAIN_S)}
+            raise Problem(Details(status=429, detail=f"all streams {whose} are open", hint=hint, headers=headers))
+        self._open[address] += 1
+        try:
+            yield
+        finally:
+            self._open[address] -= 1
+            self._open += Counter()  # forgets addresses without any
+
     async def close(self) -> None:
         """End all streams."""
         self._closed = True
@@ -89,10 +127,12 @@ class Watch:
             self._task.cancel()
 
     async def _keep_looking(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(EVERY_S)
-            await self.look()
-        self._task = None
+        try:
+            while self._waiting:
+                await asyncio.sleep(EVERY_S)
+                await self.look()
+        finally:
+            self._task = None  # so that the next stream has someone look again
 
 
 def chosen(now: Mapping[str, str], studies: Sequence[str]) -> dict[str, str]:
@@ -104,6 +144,26 @@ def digest(revisions: Mapping[str, str]) -> str:
     """A short name for a state of the record."""
     text = json.dumps(revisions, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@final
+class Stream(StreamingResponse):
+    """Server-sent events, counted while it is open.
+
+    Args:
+        watch: counts it.
+        events: as bytes.
+    """
+
+    def __init__(self, watch: Watch, events: AsyncIterator[bytes]) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._watch = watch
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; a stream too many is a problem instead."""
+        with self._watch.place(address_of(scope)):
+            await super().__call__(scope, receive, send)
 
 
 @asynccontextmanager
@@ -123,13 +183,17 @@ TheStudies = Annotated[
 ]
 
 
-@router.get("/events", response_class=StreamingResponse)
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={429: {"description": "Too many streams are open; `/changes` says the same."}},
+)
 @role(Role.READ)
 async def events(
     request: Request,
     studies: TheStudies,
     last_event_id: Annotated[str, Header(description="the last event that arrived", max_length=64)] = "",
-) -> StreamingResponse:
+) -> Stream:
     """A stream of server-sent events: the revisions of these studies, whenever one of them changes."""
     watch: Watch = request.app.state.watch
 
@@ -139,9 +203,7 @@ async def events(
         async for name, revisions in watch.changes(studies, last_event_id):
             yield format_sse_event(id=name, event="change", data_str=json.dumps(revisions))
 
-    return StreamingResponse(
-        stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    )
+    return Stream(watch, stream())
 
 
 @router.get("/changes")

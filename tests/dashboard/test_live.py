@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from pathlib import Path
@@ -13,6 +14,7 @@ import hpsearch as hp
 from hpsearch.dashboard import live
 from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.app import make_app
+from hpsearch.dashboard.problem import Problem
 from hpsearch.dashboard.record import Record
 
 
@@ -92,6 +94,56 @@ def test_all_streams_hear_of_a_change_from_one_look(record: Record, monkeypatch:
         assert looks == after  # nobody waits, nobody looks
 
     asyncio.run(story())
+
+
+def test_whatever_goes_wrong_once_the_streams_go_on(
+    record: Record, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(live, "EVERY_S", 0.05)
+    read = record.revisions
+    wrong = False
+
+    class Failing:
+        def revisions(self) -> dict[str, str]:
+            if wrong:
+                raise RuntimeError("password=hunter2 was not taken")
+            return read()
+
+    async def story() -> None:
+        nonlocal wrong
+        watch = live.Watch(Failing())  # type: ignore[arg-type]
+        known = live.digest(live.chosen(await watch.look(), ["s"]))
+        waiting = asyncio.create_task(first(watch, known, 10))
+        wrong = True
+        await asyncio.sleep(0.3)
+        turn(record)
+        wrong = False
+        told = await waiting
+        assert told is not None
+        assert told[0] != known
+
+    asyncio.run(story())
+    said = [one.getMessage() for one in caplog.records if "RuntimeError" in one.getMessage()]
+    assert len(said) == 1  # of several looks
+    assert "hunter2" not in said[0]
+
+
+def test_streams_are_counted_by_address_and_in_all(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "STREAMS_OF_ONE", 2)
+    monkeypatch.setattr(live, "STREAMS", 3)
+    watch = live.Watch(record)
+    with contextlib.ExitStack() as held:
+        held.enter_context(watch.place("10.0.0.1"))
+        held.enter_context(watch.place("10.0.0.1"))
+        with pytest.raises(Problem, match="of this address, 2, are open") as refused, watch.place("10.0.0.1"):
+            pass
+        assert refused.value.details.status == 429
+        with watch.place("10.0.0.2"), pytest.raises(Problem, match="of this server, 3,"), watch.place("10.0.0.3"):
+            pass
+        with watch.place("10.0.0.3"):
+            pass
+    with watch.place("10.0.0.1"):
+        pass
 
 
 def test_closing_ends_the_streams(record: Record) -> None:

@@ -1,4 +1,4 @@
-// The pages' only script of ours: draws pictures when they come into sight, keeps the page live, and answers keys.
+// Draws pictures when they come into sight, copies, and answers keys. What keeps a page live is in follow.js.
 "use strict";
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -34,18 +34,27 @@ function address(figure, more) {
   return url;
 }
 
+const turns = new WeakMap(); // figure -> how often it was asked for: an answer that was overtaken is not drawn
+const asked = new WeakSet(); // figures that need not be asked for once more
+const answering = new WeakSet(); // figures that answer the mouse
 async function draw(figure) {
   const card = figure.closest(".card");
   const sentence = $(".sentence", card);
+  const turn = (turns.get(figure) || 0) + 1;
+  turns.set(figure, turn);
+  asked.add(figure);
+  sight.unobserve(figure);
   try {
     const answer = await fetch(address(figure));
     const found = await answer.json();
+    if (turns.get(figure) !== turn) return;
     if (!answer.ok) throw new Error(found.detail || answer.statusText);
     sentence.textContent = [found.sentence, found.note].filter(Boolean).join(" ");
-    if (found.again) return void setTimeout(() => figure.isConnected && draw(figure), 1000 * found.again);
+    if (found.again) return void setTimeout(() => figure.isConnected && turns.get(figure) === turn && draw(figure), 1000 * found.again);
     card.classList.toggle("empty", !found.shown);
     if (!found.shown) {
       if (window.Plotly) window.Plotly.purge(figure);
+      answering.delete(figure);
       figure.replaceChildren();
       figure.classList.remove("waiting");
       figure.dataset.drawn = "none";
@@ -53,11 +62,11 @@ async function draw(figure) {
     }
     const Plotly = await library();
     figure.setAttribute("aria-label", sentence.textContent);
-    const frames = still.matches ? undefined : found.frames;
     figure.dataset.slim = slim(figure);
     const config = { responsive: false, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "toImage"] };
-    await Plotly.react(figure, { data: found.data, layout: { ...found.layout, autosize: true }, config, frames });
-    if (figure.dataset.drawn !== "yes") {
+    await Plotly.react(figure, { data: found.data, layout: { ...found.layout, autosize: true }, config });
+    if (!answering.has(figure)) {
+      answering.add(figure);
       figure.on("plotly_click", ({ points }) => follow(points[0]));
       figure.on("plotly_hover", ({ points }) => light(numberOf(points[0]), figure));
       figure.on("plotly_unhover", () => light(null, figure));
@@ -73,7 +82,7 @@ async function draw(figure) {
 // A mark whose text begins with a trial's number leads to it.
 function follow(point) {
   const number = numberOf(point);
-  if (number && document.body.dataset.study) location.href = `${place()}/t/${number}`;
+  if (number && document.body.dataset.study) go(`t/${number}`);
 }
 const numberOf = (point) => /^#(\d+)\b/.exec(point?.text || point?.data?.name || "")?.[1];
 
@@ -94,12 +103,19 @@ function light(number, source) {
   }
 }
 document.addEventListener("mouseover", (event) => light(event.target.closest("tr[data-trial]")?.dataset.trial ?? (event.target.closest("figure") ? light.now : null)));
-const place = () => `/s/${encodeURIComponent(document.body.dataset.study)}`;
+// To another page of the study; what the reader filters by goes along.
+function go(page, query = {}) {
+  const url = new URL(`/s/${encodeURIComponent(document.body.dataset.study)}/${page}`, location.href);
+  for (const [name, text] of Object.entries(query)) url.searchParams.append(name, text);
+  for (const [name, text] of new URLSearchParams(location.search)) {
+    if (name === "where" || name === "state") url.searchParams.append(name, text);
+  }
+  location.href = url;
+}
 
 const sight = new IntersectionObserver((seen) => {
   for (const { target, isIntersecting } of seen) {
     if (!isIntersecting) continue;
-    sight.unobserve(target);
     draw(target);
   }
 }, { rootMargin: "300px" });
@@ -111,15 +127,60 @@ const sizes = new ResizeObserver((seen) => {
   }
 });
 
-function pictures(root = document) {
-  for (const figure of $$("figure[data-figure]", root)) {
+const known = new WeakSet();
+function pictures() {
+  for (const figure of $$("figure[data-figure]")) {
+    if (known.has(figure)) continue;
+    known.add(figure);
     figure.classList.add("waiting");
     sight.observe(figure);
     sizes.observe(figure);
   }
+  later();
 }
 const drawn = () => $$("figure[data-drawn]");
-addEventListener("beforeprint", () => $$("figure[data-figure]:not([data-drawn])").forEach((figure) => { sight.unobserve(figure); draw(figure); }));
+const pending = () => $$("figure[data-figure]:not([data-drawn])");
+addEventListener("beforeprint", () => pending().forEach(draw));
+
+// All drawn pictures anew: at once those in sight, the others when they come into sight or there is time.
+async function redraw() {
+  const far = (figure) => { const { top, bottom } = figure.getBoundingClientRect(); return bottom < -300 || top > innerHeight + 300; };
+  const [away, near] = [drawn().filter(far), drawn().filter((figure) => !far(figure))];
+  for (const figure of away) {
+    delete figure.dataset.drawn;
+    turns.set(figure, turns.get(figure) + 1);
+    asked.delete(figure);
+    sight.observe(figure);
+  }
+  for (const figure of near) await draw(figure);
+  later();
+}
+
+// A page is printed as a whole, and a printer waits for nothing: so what is further down is drawn before, one by one.
+function later() {
+  clearTimeout(later.timer);
+  const timer = (later.timer = setTimeout(async () => {
+    for (const figure of pending()) {
+      await new Promise((resolve) => (window.requestIdleCallback ? requestIdleCallback(resolve, { timeout: 1000 }) : setTimeout(resolve, 200)));
+      if (later.timer !== timer) return;
+      if (!asked.has(figure) && figure.isConnected) await draw(figure);
+    }
+  }, 1000));
+}
+
+// On paper, which is white: with the colours of the light theme, when every picture is there.
+async function prints() {
+  const theme = document.documentElement.dataset.theme;
+  const were = dark();
+  document.documentElement.dataset.theme = "light";
+  say("drawing all pictures …");
+  await Promise.all((were ? $$("figure[data-figure]") : pending()).map(draw));
+  while (pending().length) await new Promise((resolve) => setTimeout(resolve, 100));
+  print();
+  if (theme) document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
+  if (were) drawn().forEach(draw);
+}
 
 // The picture as a file, with a ground of its own: a page's colours are not there where it is shown.
 async function save(button) {
@@ -184,147 +245,92 @@ document.addEventListener("click", (event) => {
   else if (button.dataset.copyLink !== undefined) copy(location.href);
   else if (button.classList.contains("astable")) table(button);
   else if (button.classList.contains("assvg")) save(button);
+  else if (button.dataset.print !== undefined) prints();
   else if (button.id === "help") $("#keys").showModal();
 });
 
-// --- keys -------------------------------------------------------------------------------------------------------------
-const rows = () => $$("table.rows tbody tr[data-trial]");
+// --- rows that are chosen: in the address, so that a copied link, the next page and a filter keep them -------------
+const rows = () => $$("table.rows tbody tr[data-href]");
+const nameOf = (row) => row.dataset.trial ?? row.dataset.name;
 const chosen = new Set(new URLSearchParams(location.search).getAll("selected"));
+let here = null; // the name of the row that keys act on
+
 function mark() {
   for (const row of rows()) {
-    const box = $("input[type=checkbox]", row);
-    if (box) box.checked = chosen.has(row.dataset.trial);
+    const [name, box] = [nameOf(row), $("input[type=checkbox]", row)];
+    row.classList.toggle("here", name === here);
+    row.classList.toggle("lit", Boolean(light.now) && row.dataset.trial === light.now);
+    if (chosen.has(name)) row.setAttribute("aria-selected", "true");
+    else row.removeAttribute("aria-selected");
+    if (box) box.checked = chosen.has(name);
   }
 }
-document.addEventListener("change", (event) => {
-  const row = event.target.closest("tr[data-trial]");
-  if (row && event.target.type === "checkbox") event.target.checked ? chosen.add(row.dataset.trial) : chosen.delete(row.dataset.trial);
+function rewrite(change) {
+  const url = new URL(location.href);
+  change(url.searchParams);
+  history.replaceState(history.state, "", url);
+}
+function write(query) {
+  query.delete("selected");
+  for (const name of chosen) query.append("selected", name);
+}
+function choose(name, on) {
+  on ? chosen.add(name) : chosen.delete(name);
+  rewrite(write);
+  mark();
+  say(`${chosen.size} selected`);
+}
+document.addEventListener("change", ({ target }) => {
+  const row = target.closest("tr[data-href]");
+  if (row && target.type === "checkbox") choose(nameOf(row), target.checked);
 });
+for (const click of ["click", "auxclick"]) document.addEventListener(click, ({ target }) => {
+  const link = target.closest("a[href^='?']");
+  if (!link || !chosen.size) return;
+  const url = new URL(link.href);
+  write(url.searchParams);
+  link.setAttribute("href", url.search);
+}, true);
+document.addEventListener("formdata", ({ target, formData }) => {
+  const to = target.id === "compare" ? $("input[form=compare]")?.name : "selected";
+  if (target.method !== "get" || !to || (to === "selected" && new URL(target.action).pathname !== location.pathname)) return;
+  formData.delete(to);
+  for (const name of chosen) formData.append(to, name);
+});
+// What a form has done is said once, and not to whoever gets the link.
+if (new URLSearchParams(location.search).has("done")) rewrite((query) => query.delete("done"));
+
+// --- keys -------------------------------------------------------------------------------------------------------------
 function step(by) {
   const all = rows();
   if (!all.length) return;
-  const now = all.findIndex((row) => row.classList.contains("here"));
-  all[now]?.classList.remove("here");
+  const now = all.findIndex((row) => nameOf(row) === here);
   const next = all[Math.min(Math.max(now + by, 0), all.length - 1)];
-  next.classList.add("here");
+  here = nameOf(next);
+  mark();
   next.scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
-  say(`trial ${next.dataset.trial}`);
+  say(next.dataset.trial ? `trial ${here}` : here);
 }
 function compare() {
-  if (chosen.size < 2) return say("select two trials with x first");
+  if (chosen.size < 2) return say("select two with x first");
+  if (!document.body.dataset.study) return $("#compare")?.requestSubmit();
   const [a, b] = [...chosen];
-  location.href = `${place()}/compare?a=${a}&b=${b}`;
+  go("compare", { a, b });
 }
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog[open]")) return;
-  const here = $("tr.here");
-  if (event.key === "/") { event.preventDefault(); $(".filters input, .filters select")?.focus(); }
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("dialog[open]")) return;
+  const field = event.target.closest("input, select, textarea");
+  if (field) return void (event.key === "Escape" && field.blur());
+  const row = rows().find((one) => nameOf(one) === here);
+  if (event.key === "/") { event.preventDefault(); $(".filters :is(input:not([type=hidden]), select)")?.focus(); }
   else if (event.key === "j") step(1);
   else if (event.key === "k") step(-1);
-  else if (event.key === "Enter" && here && event.target === document.body) location.href = here.dataset.href;
-  else if (event.key === "x" && here) {
-    const box = $("input[type=checkbox]", here);
-    if (box) box.click();
-    else chosen.has(here.dataset.trial) ? chosen.delete(here.dataset.trial) : chosen.add(here.dataset.trial);
-    say(`${chosen.size} selected`);
-  } else if (event.key === "c") compare();
+  else if (event.key === "Enter" && row && event.target === document.body) location.href = row.dataset.href;
+  else if (event.key === "x" && row) choose(here, !chosen.has(here));
+  else if (event.key === "c") compare();
   else if (event.key === "?") $("#keys").showModal();
 });
-
-// --- live -------------------------------------------------------------------------------------------------------------
-const watching = document.body.dataset.study || document.body.dataset.watch;
-let due = false;
-
-function link(state) {
-  const pill = $("#link");
-  if (!pill) return;
-  pill.hidden = false;
-  pill.textContent = state === "live" ? "● live" : "○ reconnecting";
-}
-
-// The page again, as it is now: what has changed in it is put in, the rest stays as the reader has it.
-async function refresh() {
-  if (due) return;
-  due = true;
-  await new Promise((resolve) => setTimeout(resolve, 300));
-  try {
-    const answer = await fetch(location.href, { cache: "no-cache" });
-    if (!answer.ok) return;
-    const next = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const focused = document.activeElement?.closest("tr[data-trial]")?.dataset.trial;
-    const here = $("tr.here")?.dataset.trial;
-    for (const region of $$("[data-live]")) {
-      const fresh = $(`[data-live="${CSS.escape(region.dataset.live)}"]`, next);
-      if (!fresh || fresh.innerHTML === region.innerHTML) continue;
-      for (const { name, value } of fresh.attributes) region.setAttribute(name, value);
-      region.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node)));
-    }
-    document.body.dataset.revision = next.body.dataset.revision || "";
-    if (here) $(`tr[data-trial="${here}"]`)?.classList.add("here");
-    if (focused) $(`tr[data-trial="${focused}"] a`)?.focus({ preventScroll: true });
-    mark();
-    visit();
-    for (const figure of drawn()) await draw(figure);
-  } catch {
-    link("lost"); // the server is gone; the stream says when it is back, and what was missed
-  } finally {
-    due = false;
-  }
-}
-
-function changed(revisions) {
-  const now = revisions[watching];
-  if (now !== undefined && now !== document.body.dataset.revision) refresh();
-}
-
-// Without a shared worker: ask every three seconds.
-function poll() {
-  let since = "";
-  setInterval(async () => {
-    if (document.hidden) return;
-    try {
-      const answer = await fetch(`/api/v1/changes?study=${encodeURIComponent(watching)}&since=${since}`);
-      link("live");
-      if (answer.status !== 200) return;
-      const found = await answer.json();
-      since = found.id;
-      changed(found.revisions);
-    } catch {
-      link("lost");
-    }
-  }, 3000);
-}
-
-function live() {
-  if (!watching) return;
-  if (!window.SharedWorker) return poll();
-  const { port } = new SharedWorker("/static/live.js");
-  port.onmessage = ({ data }) => (data.link ? link(data.link) : changed(data.revisions));
-  const watch = () => port.postMessage({ watch: document.hidden ? [] : [watching] });
-  addEventListener("visibilitychange", watch);
-  addEventListener("pagehide", () => port.postMessage({ watch: [] }));
-  addEventListener("pageshow", watch);
-}
-
-// --- since you last looked -----------------------------------------------------------------------------------------
-function visit() {
-  const tiles = $("[data-done]");
-  const box = $("#since");
-  if (!tiles || !box) return;
-  const { done, best, failed } = tiles.dataset;
-  const key = `seen:${document.body.dataset.study}`;
-  visit.last ??= localStorage.getItem(key) || "";
-  localStorage.setItem(key, JSON.stringify({ done, best, failed }));
-  if (!visit.last) return;
-  const last = JSON.parse(visit.last);
-  const more = Number(done) - Number(last.done);
-  const lost = Number(failed) - Number(last.failed);
-  const words = [more > 0 && `${more} more trial${more > 1 ? "s" : ""}`, best !== last.best && last.best && `best ${last.best} → ${best}`, lost > 0 && `${lost} failed`];
-  box.textContent = words.some(Boolean) ? `Since you last looked: ${words.filter(Boolean).join(", ")}.` : "";
-}
 
 $("header [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 pictures();
 mark();
-visit();
-live();

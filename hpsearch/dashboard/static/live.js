@@ -1,5 +1,6 @@
 // A worker that all tabs share: one stream for all of them, since a browser holds six at most to one host.
 "use strict";
+importScripts("/static/ask.js");
 const tabs = new Map(); // port -> the studies that its page shows
 let source = null;
 let watched = "";
@@ -12,19 +13,35 @@ function tell(message, only) {
 function open() {
   const studies = [...new Set([...tabs.values()].flat())].sort().slice(0, 50);
   const query = studies.map((name) => `study=${encodeURIComponent(name)}`).join("&");
-  if (query === watched && source && source.readyState !== EventSource.CLOSED) return;
+  if (query === watched && source) return;
   source?.close();
   source = null;
   watched = query;
   if (!query) return;
-  source = new EventSource(`/api/v1/events?${query}`);
-  source.onopen = () => tell({ link: (state = "live") });
-  source.onerror = () => {
-    tell({ link: (state = "reconnecting") });
-    // A refused stream is closed for good; ask again.
-    if (source.readyState === EventSource.CLOSED) { watched = ""; setTimeout(open, 2000); }
+  const mine = (source = new EventSource(`/api/v1/events?${query}`));
+  mine.onopen = () => tell({ link: (state = "live") });
+  mine.onerror = () => {
+    tell({ link: (state = "lost") });
+    if (mine.readyState === EventSource.CLOSED && mine === source) poll(query);
   };
-  source.addEventListener("change", (event) => tell({ revisions: JSON.parse(event.data) }));
+  mine.addEventListener("change", (event) => tell({ revisions: JSON.parse(event.data) }));
+}
+
+// A refused stream is closed for good (too many are open, or it needs a login): ask instead, and sometimes for a stream.
+async function poll(query) {
+  const mine = source;
+  let since = "";
+  for (let k = 0; k < 10; k++) {
+    const found = await ask(query, since);
+    if (source !== mine) return; // the pages show something else now
+    since = found.since;
+    tell({ link: (state = found.link) });
+    if (found.revisions) tell({ revisions: found.revisions });
+    await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
+    if (source !== mine) return;
+  }
+  watched = "";
+  open();
 }
 
 onconnect = ({ ports: [port] }) => {

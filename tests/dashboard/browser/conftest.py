@@ -95,6 +95,13 @@ def server(url: str) -> Iterator[Server]:
         yield made
 
 
+@pytest.fixture
+def record(url: str, tmp_path: Path) -> str:
+    """A copy of the record, to write to."""
+    shutil.copy(url.removeprefix("sqlite:///"), tmp_path / "record.db")
+    return f"sqlite:///{tmp_path}/record.db"
+
+
 def until(page: object, condition: str, seconds: float = 10.0) -> None:
     """Wait until a JavaScript expression holds (Playwright's own waiting would need what our pages forbid)."""
     end = time.monotonic() + seconds

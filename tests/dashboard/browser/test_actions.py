@@ -31,16 +31,16 @@ def test_notes_and_one_look_from_a_browser(db: str, opened, axe: str, script: bo
         page.goto(f"{server.root}/s/digits/t/1")
         page.get_by_label("note", exact=True).fill(HOSTILE)
         page.get_by_role("button", name="Add the note").click()
-        page.wait_for_url("**/t/1?done=note")
+        page.get_by_text("The note is written.").wait_for()
         assert page.locator("dl.lines dd").inner_text() == HOSTILE
         assert "owned" not in page.title()
         page.get_by_label("tag", exact=True).fill("paper")
         page.get_by_role("button", name="Add the tag").click()
-        page.wait_for_url("**/t/1?done=tag")
+        page.get_by_text("The tag is written.").wait_for()
         page.goto(f"{server.root}/s/digits/ship")
         page.get_by_label("why").fill("table 2")
         page.get_by_role("button", name="Reveal the test metric (look 1)").click()
-        page.wait_for_url("**/ship?t=1&done=look", timeout=120_000)
+        page.get_by_text("The test set was looked at; the look is on record.").wait_for(timeout=120_000)
         assert "via dashboard: table 2" in page.content()
         assert page.get_by_role("row", name="test_").count() >= 1
         if script:
