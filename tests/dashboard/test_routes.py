@@ -155,14 +155,9 @@ def test_a_foreign_host_or_origin_gets_nowhere(url: str) -> None:
             address = filled(path)[0]
             for method in METHODS:
                 assert client.request(method, address, headers={"host": "evil.test"}).status_code == 421
-                if method in guard.SAFE:
-                    continue
-                for headers in (
-                    {"origin": "http://evil.test"},
-                    {"sec-fetch-site": "cross-site"},
-                    {"origin": "null"},
-                    {},
-                ):
+                foreign = [{"origin": "http://evil.test"}, {"sec-fetch-site": "cross-site"}, {"origin": "null"}]
+                # A link that is typed says nothing of where it comes from; what may change something has to.
+                for headers in foreign if method in guard.SAFE else [*foreign, {}]:
                     assert client.request(method, address, headers=headers).status_code == 403, (method, path)
 
 
