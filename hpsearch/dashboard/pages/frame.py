@@ -17,13 +17,12 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
-from hpsearch import __version__
 from hpsearch.dashboard.access import Role
 from hpsearch.dashboard.query import Filter
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import record_of
 from hpsearch.pictures import BeingMade, Source
-from hpsearch.written import ago, duration, number, setting_text, spark
+from hpsearch.written import ago, duration, number, redacted, setting_text, shown_on_page
 
 #: the tabs of a study: (path below it, word)
 TABS = (
@@ -51,7 +50,7 @@ DONE = {
 
 def coded(text: str) -> Markup:
     """A text whose parts in backticks are code."""
-    parts = re.split(r"`+([^`]+)`+", text)
+    parts = re.split(r"`+([^`]+)`+", redacted(text))
     return Markup("").join(Markup("<code>{}</code>").format(p) if k % 2 else p for k, p in enumerate(parts))
 
 
@@ -60,6 +59,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=shown_on_page,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -68,13 +68,12 @@ def _environment() -> jinja2.Environment:
         "setting": setting_text,
         "duration": duration,
         "took": lambda seconds: duration(seconds) if seconds >= 10 else f"{seconds:.2g} s" if seconds else "–",
-        "spark": spark,
         "since": lambda when: ago(time.time() - when),
         "clock": lambda when: datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         "segment": lambda text: quote(str(text), safe=""),
         "coded": coded,
     }
-    made.globals |= {"tabs": TABS, "version": __version__}
+    made.globals["tabs"] = TABS
     return made
 
 
@@ -86,8 +85,6 @@ def render(request: Request, template: str, /, *, status: int = 200, **values: A
     theme = request.cookies.get("theme", "")
     text = _TEMPLATES.get_template(template).render(
         theme=theme if theme in ("light", "dark") else "",
-        path=request.url.path,
-        query=request.url.query,
         db_option=record_of(request).db_option,
         **values,
     )
