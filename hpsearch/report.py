@@ -24,7 +24,7 @@ from hpsearch.pictures import pictures, source_of
 from hpsearch.results import Results
 from hpsearch.trial import State, Trial
 from hpsearch.verdict import spread
-from hpsearch.written import setting_text
+from hpsearch.written import setting_text, shown_on_page
 
 #: trials in the table: the best, then those without a value
 ROWS = 200
@@ -56,7 +56,9 @@ def page(results: Results) -> str:
     """The page, as HTML."""
     seen = subject.of(results)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    templates = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=shown_on_page
+    )
     return templates.get_template("report.html").render(
         study=results.study,
         seeds=results.study.spec["seeds"],

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.errors import UsageError
 from hpsearch.further import sealed
 from hpsearch.trial import State
+from hpsearch.written import without_secrets
 
 if TYPE_CHECKING:
     from hpsearch.actions import Stopping
@@ -40,8 +41,8 @@ SCHEMA = 2
 
 
 def numbered(shape: Mapping[str, Any]) -> Shape:
-    """A whole answer, with the number of its shape."""
-    return {"schema": SCHEMA, **shape}
+    """A whole answer, with the number of its shape, and without the secrets that runs may have told."""
+    return {"schema": SCHEMA, **without_secrets(shape)}
 
 
 def plain(value: Any) -> Any:

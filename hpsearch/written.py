@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpsearch.space import Params
 
@@ -14,6 +15,47 @@ if TYPE_CHECKING:
     from hpsearch.trial import Trial
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+#: what stands for a secret
+HIDDEN = "***"
+#: the password of an address. The lengths keep the time to look through a long text proportional to it
+_ADDRESS = re.compile(r"(://[^\s:/@'\"]{0,400}):[^\s'\"]{0,500}@")
+#: names of secrets, and what is given to them by ``=`` or ``:``, also within a quoted text (``\\'``). A token is a word
+#: of many trades (``max_token = 128``, ``token = embed(x)``, ``pool_token: cls``): its value is none where it is a
+#: number or short, or where spaces are about the ``=``, as in code
+_NAMED = re.compile(
+    r"""(?ix)(
+        (?:passw(?:or)?d|passphrase|secret|(?:api|access|private)[_-]?key)
+        \w{0,40} (?:\\{0,3}['"])? \s{0,4} [=:] \s{0,4} (?:\\{0,3}['"])?
+    |   (?<=[?&]) \w{0,40} pass \w{0,40} =
+    |   token (?:\\{0,3}['"])? (?: = | : \s{0,4} | \s{1,4} = \s{0,4} (?=\\{0,3}['"]) ) (?:\\{0,3}['"])?
+        (?! [\d.]+ (?:[\s,;)}\]]|$) ) (?= [^\s'"&;,)]{8} )
+    ) [^\s'"&;,)]+"""
+)
+
+
+def redacted(text: str) -> str:
+    """The text without the passwords of addresses in it (``postgresql://ann:***@host``), and without what is said to be
+    a password, a secret, a key or a token (``HPSEARCH_TOKEN=***``).
+
+    Of every door through which texts of runs, of errors or of the server leave.
+    """
+    return _NAMED.sub(rf"\1{HIDDEN}", _ADDRESS.sub(rf"\1:{HIDDEN}@", text))
+
+
+def without_secrets(value: Any) -> Any:
+    """The same plain data (mappings, sequences, texts, numbers), each text ``redacted``; keys stay."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {key: without_secrets(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [without_secrets(item) for item in value]
+    return value
+
+
+def shown_on_page(value: Any) -> Any:
+    """What an expression of a template gives, without secrets: jinja's ``finalize``. Markup was made of such."""
+    return redacted(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def printable(text: str, *, lines: bool = False) -> str:

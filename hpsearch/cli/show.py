@@ -29,6 +29,7 @@ from hpsearch.cli.terminal import (
 from hpsearch.errors import UsageError
 from hpsearch.strategy import Decision
 from hpsearch.trial import Direction, Run, Stage, State, Trial, best_trials
+from hpsearch.written import redacted
 
 #: best trials and failures of a study that are shown
 TOP = 5
@@ -153,7 +154,7 @@ def _show_study(study: StudySummary, trials: list[Trial], decisions: list[Decisi
     if failed:
         out("\nfailed", style="bold")
         for run in failed[-TOP:]:
-            out(f"  {study.name}/{run.key}  {run.reason}  {_last_line(run.error)}".rstrip())
+            out(redacted(f"  {study.name}/{run.key}  {run.reason}  {_last_line(run.error)}".rstrip()))
         if len(failed) > TOP:
             out(f"  {len(failed) - TOP} more")
     _show_said(study, Address(study=study.name))
@@ -218,9 +219,9 @@ def _show_trial(study: StudySummary, trial: Trial, curves: list[Curve]) -> None:
     print_table(heads, rows, keep=3)
     for run in trial.runs:
         if run.reason or run.error:
-            out(f"\n{study.name}/{run.key} {run.state}: {run.reason}", style="bold")
+            out(redacted(f"\n{study.name}/{run.key} {run.state}: {run.reason}"), style="bold")
             if run.error:
-                out(run.error.rstrip())
+                out(redacted(run.error.rstrip()))
 
 
 def _show_run(study: StudySummary, trial: Trial, run: Run, curves: list[Curve], archive: Archive) -> None:
@@ -255,7 +256,7 @@ def _show_run(study: StudySummary, trial: Trial, run: Run, curves: list[Curve], 
         rows = [[name, number(gradient), number(weight)] for name, (gradient, weight) in norms.items()]
         print_table(["layer", "gradient", "weight"], rows)
     if run.error:
-        out(f"\n{run.error.rstrip()}")
+        out(f"\n{redacted(run.error.rstrip())}")
 
 
 def _params(trial: Trial) -> None:
@@ -283,7 +284,7 @@ def _show_said(study: StudySummary, about: Address) -> None:
     for kind, words in (("tag", study.trial_tags), ("note", study.notes)):
         for address, text in words:
             if address == str(about) or address.startswith(f"{about}/"):
-                out(f"{kind} {address}: {text}")
+                out(f"{kind} {address}: {redacted(text)}")
 
 
 def _last_line(text: str) -> str:

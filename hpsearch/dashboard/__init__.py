@@ -12,6 +12,8 @@ With the network off everything works: pages ask this server for their pictures,
     wanted query    what a request is about: the study of its path, the trials that its query chooses
     paging          pages of trials that keep their place while trials come in
     standing        how far a study is, what a trial is worth; its interval
+    rounds workers  how a study went, for pages and API alike: by round, by worker
+    diagnosis shipping  what went wrong; what speaks for a trial
     logs            the end of a run's log; nothing outside the study's files
     live            what has changed: server-sent events, one look at the record a second for all
     drawing         pictures as plotly's JSON in the page's colours, and as tables

@@ -218,18 +218,19 @@ def _refuse_foreign(scope: Scope, headers: Headers) -> None:
     """Refuse what another site's page makes a browser send.
 
     A request that may change something must come from our own page, by the browser's word, or from no page: with the
-    token in a header, which no foreign page can set. Another site may link to a page here, and get nothing else of it.
+    token in a header, which no foreign page can set. Another site may link to a page here, and get nothing else of it:
+    no link names its site as ``Origin``.
 
     Raises:
         Refused: another site asks.
     """
     site, origin = headers.get("sec-fetch-site", ""), headers.get("origin")
+    foreign = origin is not None and origin.partition("://")[2].lower() != headers["host"].lower()
     if scope["method"] in SAFE:
         navigates = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-        foreign = site in ("cross-site", "same-site") and not navigates
+        foreign = foreign or (site in ("cross-site", "same-site") and not navigates)
     else:
-        same = origin is not None and origin.partition("://")[2].lower() == headers["host"].lower()
-        foreign = site not in ("", "same-origin", "none") or (origin is not None and not same)
+        foreign = foreign or site not in ("", "same-origin", "none")
         foreign = foreign or not (site or origin or headers.get("authorization"))
     if foreign:
         hint = "programs send the header Origin, or Authorization: Bearer TOKEN"

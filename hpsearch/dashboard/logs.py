@@ -1,4 +1,6 @@
-"""The end of a run's log, as text. Nothing outside the study's files is ever read, wherever a link there points."""
+"""The end of a run's log, as text without secrets. Nothing outside the study's files is ever read, wherever a link
+there points.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import final
 
 from hpsearch.settings import group_log, log_file
 from hpsearch.trial import RunKey
-from hpsearch.written import printable
+from hpsearch.written import printable, redacted
 
 #: what is shown at most: lines, characters of one, characters in all
 LINES, WIDTH, CHARACTERS = 200, 2000, 60_000
@@ -55,7 +57,7 @@ def tail(files: Path, run: RunKey) -> Tail | None:
             cut |= shared[1]
     kept: list[str] = []
     size = 0
-    for line in reversed(lines):
+    for line in map(redacted, reversed(lines)):  # before it is cut: half a password is told by nothing
         short = printable(line if len(line) <= WIDTH else f"{line[:WIDTH]}…", lines=True)
         size += len(short) + 1
         if len(kept) == LINES or size > CHARACTERS:

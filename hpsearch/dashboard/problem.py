@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import secrets
 import traceback
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,7 @@ from hpsearch.errors import (
     UsageError,
     shown,
 )
+from hpsearch.written import redacted
 
 LOG = logging.getLogger("hpsearch.dashboard")
 MEDIA_TYPE = "application/problem+json"
@@ -55,8 +55,6 @@ WORDS = {
     500: "Something went wrong",
     503: "Not at the moment",
 }
-_CREDENTIALS = re.compile(r"(\b[\w+.-]+://[^\s:/@'\"]*):[^\s'\"]*@")
-_SECRETS = re.compile(r"(?i)(\b\w*(?:password|passwd|secret|token)\w*['\"]?\s*[=:]\s*['\"]?)[^\s'\"&;,)]+")
 
 
 @final
@@ -78,8 +76,8 @@ class Details:
 
     def json(self) -> dict[str, Any]:
         """As RFC 9457 has it, with a ``hint`` beside."""
-        said = {"type": "about:blank", "title": self.title, "status": self.status, "detail": redact(self.detail)}
-        return said | {"hint": redact(self.hint)}
+        said = {"type": "about:blank", "title": self.title, "status": self.status, "detail": redacted(self.detail)}
+        return said | {"hint": redacted(self.hint)}
 
 
 @final
@@ -89,11 +87,6 @@ class Problem(Exception):
     def __init__(self, details: Details) -> None:
         super().__init__(details.detail)
         self.details = details
-
-
-def redact(text: str) -> str:
-    """A text without the passwords of addresses in it, and without what ``password=`` and the like give."""
-    return _SECRETS.sub(r"\1***", _CREDENTIALS.sub(r"\1:***@", text))
 
 
 def sentence(text: str) -> str:
@@ -111,7 +104,7 @@ def of_error(error: HpsearchError) -> Details:
 def of_unexpected(error: BaseException) -> Details:
     """Our own mistake: written to the log under a number, and told by that number alone."""
     number = secrets.token_hex(4)
-    LOG.error("error %s\n%s", number, redact("".join(traceback.format_exception(error))))
+    LOG.error("error %s\n%s", number, redacted("".join(traceback.format_exception(error))))
     hint = f"please report it with what the server has printed beside {number}"
     return Details(status=500, detail=f"something unexpected went wrong (error {number})", hint=hint)
 
@@ -188,7 +181,7 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HpsearchError)
         details = of_error(error)
         if details.status >= 500:
-            LOG.warning("%s: %s", type(error).__name__, redact(str(error)))
+            LOG.warning("%s: %s", type(error).__name__, redacted(str(error)))
         return told(request, details)
 
     async def invalid(request: Request, error: Exception) -> Response:

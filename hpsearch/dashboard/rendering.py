@@ -12,7 +12,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from hpsearch.written import ago, duration, number, setting_text
+from hpsearch.written import ago, duration, number, redacted, setting_text, shown_on_page
 
 #: what a page can be asked to look like; anything else is as the system has it
 THEMES = ("light", "dark")
@@ -31,7 +31,7 @@ def rendered(template: str, /, *, theme: str, **values: Any) -> str:
 
 def coded(text: str) -> Markup:
     """A text whose parts in backticks are code."""
-    parts = re.split(r"`+([^`]+)`+", text)
+    parts = re.split(r"`+([^`]+)`+", redacted(text))
     return Markup("").join(Markup("<code>{}</code>").format(p) if k % 2 else p for k, p in enumerate(parts))
 
 
@@ -40,6 +40,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=shown_on_page,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -25,8 +25,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hpsearch.dashboard.access import Access, Asked, make_access, name_of
 from hpsearch.dashboard.guard import Ending
-from hpsearch.dashboard.problem import redact
 from hpsearch.errors import UsageError
+from hpsearch.written import redacted
 
 #: requests get so long to end; then the process ends in any case, since it only reads
 GRACE_S, LAST_S = 1, 1.8
@@ -168,7 +168,7 @@ def _log(level: int, ending: Ending) -> Iterator[None]:
 @final
 class _Redacted(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return redacted(super().format(record))
 
 
 @final

@@ -28,14 +28,8 @@ class Standing:
     failed: int
     pruned: int
     diverged: int
-    running: int
     #: seconds until the end at the pace so far; None unless it runs, and where nobody knows
     eta_s: float | None
-
-    @property
-    def share(self) -> float | None:
-        """0 to 1; None where nobody knows the end."""
-        return min(1.0, self.done / self.total) if self.total else None
 
 
 def standing(study: StudySummary) -> Standing:
@@ -52,7 +46,6 @@ def standing(study: StudySummary) -> Standing:
         failed=counts[State.FAILED],
         pruned=counts[State.PRUNED],
         diverged=counts[State.DIVERGED],
-        running=counts[State.RUNNING],
         eta_s=eta,
     )
 

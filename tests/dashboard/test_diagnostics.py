@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from markupsafe import escape
 
 import hpsearch as hp
 from hpsearch.dashboard.access import Access
@@ -132,3 +133,33 @@ def test_workers_have_a_row_each(client: TestClient) -> None:
     assert rows.count("<tr>") == 2
     assert "cpu" in rows
     assert "100 %" in rows
+
+
+def test_the_api_says_the_same(door: TestClient) -> None:
+    wrong = door.get("/api/v1/studies/wrong/diagnostics").json()
+    page = door.get("/s/wrong/diagnostics").text
+    (failure,) = wrong["failures"]
+    assert escape(failure["message"]) in page
+    assert (wrong["failed"], wrong["kinds"], failure["runs"], failure["trials"]) == (2, 1, 2, 2)
+    assert escape(failure["error"]) in page
+    assert wrong["diverged"]["epochs"] == [{"epoch": 1, "runs": 1}]
+    assert sum(one["diverged"] for one in wrong["diverged"]["shares"]) in (0, 1)
+    dead = door.get("/api/v1/studies/dead/diagnostics").json()
+    assert (dead["looked"], [one["run"] for one in dead["sick"]]) == (2, ["1/0"])
+    lost = door.get("/api/v1/studies/lost/losses").json()
+    assert (lost["total"], lost["causes"], lost["losses"][0]["cause"]) == (1, {"signal:9": 1}, "signal:9")
+    (worker,) = (one for one in door.get("/api/v1/studies/lost/workers").json()["workers"] if one["lost"])
+    assert worker["worker"] == lost["losses"][0]["worker"]
+
+
+def test_a_log_is_told_as_the_page_shows_it(door: TestClient) -> None:
+    run = door.get("/api/v1/studies/lost/losses").json()["losses"][0]
+    address = f"{run['trial']}/{run['seed']}"
+    told = door.get(f"/api/v1/studies/lost/trials/{run['trial']}/log?seed={run['seed']}").json()
+    assert told["files"] == [f"{address}/log.txt"]
+    assert any("attempt 2" in line for line in told["lines"])
+    assert escape("\n".join(told["lines"])) in door.get(f"/s/lost/t/{address}").text
+    inline = door.get("/api/v1/studies/wrong/trials/0/log").json()
+    assert (inline["lines"], inline["files"]) == ([], [])
+    assert "trained inline" in inline["note"]
+    assert door.get("/api/v1/studies/wrong/trials/0/log?seed=7").status_code == 404

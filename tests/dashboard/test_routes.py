@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
+from fastapi.dependencies.utils import get_dependant
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 
@@ -23,6 +24,7 @@ from hpsearch.dashboard.app import make_app
 from hpsearch.dashboard.guard import endpoint_of
 from hpsearch.dashboard.record import Record
 from hpsearch.pictures import PICTURES
+from tests.dashboard.hostile import CANARY, CORPUS, HOSTILE, MARK, SECRETS
 
 BASE = "http://127.0.0.1:8787"
 TOKEN = "0123456789abcdef" * 4
@@ -33,20 +35,19 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 OPEN = {("GET", "/healthz"), ("GET", "/login"), ("POST", "/login"), ("POST", "/logout"), ("*", "/static")}
 #: a stream, which a client without a network would wait for for ever; it is refused like the others, and read elsewhere
 ENDLESS = {"/api/v1/events"}
-MARK = "hostile-x"
-#: an element, an attribute and a script's end, a template, a terminal's escape, a header, a formula, a direction mark
-HOSTILE = f"""=1+1<{MARK} onload="alert(1)">'"</script></textarea>{{{{7*7}}}}\x1b[31m\r\nset-cookie: a=b\u202e"""
 STUDY = f"<{MARK}>'\"&"
-CANARY = "CANARY"
+#: what tells of a secret that it is one
+HIDDEN = "postgresql://u:***@db/x"
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A study whose every text is hostile, in a database whose address has a password."""
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A study whose every text is hostile or secret, in a database whose address has a password."""
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "train.py").write_text(
-        f"def train(run):\n    print({HOSTILE!r})\n    if run.seed and run['kind'] == 'plain':\n"
-        f"        raise ValueError({HOSTILE!r})\n    run.report(0, loss=run['lr'])\n    return run['lr']\n"
+        f"def train(run):\n    for text in {[*reversed(CORPUS), SECRETS]!r}:\n        print(text)\n"
+        f"    if run.seed and run['kind'] != 'plain':\n        raise ValueError({HOSTILE + SECRETS!r})\n"
+        "    run.report(0, loss=run['lr'])\n    return run['lr']\n"
     )
     study = hp.define(
         name="hostile",
@@ -57,14 +58,21 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
         n_trials=12,
         seeds=2,
         tags=[f"<{MARK}>"],
+        max_failures=99,
     )
-    hp.run(study, db=f"sqlite:///{folder}/r.db", on="inline")
-    with sqlite3.connect(folder / "r.db") as connection:
-        connection.execute("UPDATE study SET name = ?", [STUDY])
-        note = "INSERT INTO note (study, kind, address, text, created) SELECT id, 'note', ?, ?, 1.0 FROM study"
-        connection.execute(note, [STUDY, HOSTILE])
-    connection.close()
-    return f"sqlite:///{folder}/r.db?password={CANARY}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PGPASSWORD"):
+            patch.setenv(name, CANARY)
+        hp.run(study, db=f"sqlite:///{folder}/r.db", on="local", workers=1)
+        files = folder / "hpsearch-files"
+        (files / "hostile").rename(files / STUDY)
+        with sqlite3.connect(folder / "r.db") as connection:
+            connection.execute("UPDATE study SET name = ?", [STUDY])
+            note = "INSERT INTO note (study, kind, address, text, created) SELECT id, 'note', ?, ?, 1.0 FROM study"
+            connection.executemany(note, [(STUDY, text) for text in (HOSTILE, SECRETS)])
+            connection.executemany(note, [(f"{STUDY}/0", text) for text in (HOSTILE, SECRETS)])
+        connection.close()
+        yield f"sqlite:///{folder}/r.db?password={CANARY}"
 
 
 def client_of(url: str, access: Access) -> TestClient:
@@ -155,14 +163,9 @@ def test_a_foreign_host_or_origin_gets_nowhere(url: str) -> None:
             address = filled(path)[0]
             for method in METHODS:
                 assert client.request(method, address, headers={"host": "evil.test"}).status_code == 421
-                if method in guard.SAFE:
-                    continue
-                for headers in (
-                    {"origin": "http://evil.test"},
-                    {"sec-fetch-site": "cross-site"},
-                    {"origin": "null"},
-                    {},
-                ):
+                foreign = [{"origin": "http://evil.test"}, {"sec-fetch-site": "cross-site"}, {"origin": "null"}]
+                # A link that is typed says nothing of where it comes from; what may change something has to.
+                for headers in foreign if method in guard.SAFE else [*foreign, {}]:
                     assert client.request(method, address, headers=headers).status_code == 403, (method, path)
 
 
@@ -205,7 +208,7 @@ class Elements(HTMLParser):
 
 def test_hostile_texts_are_text_and_no_secret_leaves(free: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     """Each answer: whole, with the headers, and with nothing in it that a browser would run."""
-    shown = 0
+    shown, told = 0, set()
     for address in READS:
         answer = free.get(address, headers={"accept": "text/html,*/*"})
         assert answer.status_code < 500, (address, answer.text)
@@ -214,6 +217,8 @@ def test_hostile_texts_are_text_and_no_secret_leaves(free: TestClient, caplog: p
         assert "set-cookie" not in answer.headers
         assert not any(set(value) & set("\r\n\x1b") for value in answer.headers.values())
         assert CANARY not in answer.text, address
+        if HIDDEN in answer.text:
+            told.add(unquote(address.partition("?")[0]).replace(STUDY, "*"))
         kind = answer.headers["content-type"].partition(";")[0] if answer.text else ""
         if kind == "text/html":
             page = Elements(answer.text)
@@ -228,7 +233,45 @@ def test_hostile_texts_are_text_and_no_secret_leaves(free: TestClient, caplog: p
         elif kind == "text/csv":
             assert_no_formula(answer.text)
     assert shown
+    api = "/api/v1/studies/*"
+    assert told >= {"/s/*", "/s/*/t/0", "/s/*/t/0/1", "/s/*/diagnostics", "/api/v1/studies", api, f"{api}/trials/0"}
+    assert told >= {f"{api}/trials/0/log", f"{api}/diagnostics", f"{api}/report"}
     assert CANARY not in caplog.text
+
+
+def asked_for(path: str, endpoint: object) -> set[str]:
+    """The names that an endpoint takes from a query."""
+    found, names = [get_dependant(path=path, call=endpoint)], set()
+    for one in found:
+        names |= {parameter.alias for parameter in one.query_params}
+        found += one.dependencies
+    return names
+
+
+def test_hostile_texts_in_an_address_are_texts_or_refused(free: TestClient) -> None:
+    """As study, trial, seed, picture and file; as each parameter of each query."""
+    study, asked = quote(STUDY), 0
+    for method, path, endpoint in ROUTES:
+        if method not in ("GET", "*") or path in ENDLESS:
+            continue
+        names = asked_for(path, endpoint) if method == "GET" else set()
+        known = filled(path)[0].partition("?")[0]
+        for k, text in enumerate(CORPUS):
+            coded = quote(text, safe="")
+            whole = [re.sub(r"\{[^}]*\}", coded, path) if "{" in path else f"{known}/{coded}"]
+            needed = "".join(f"&{name}={text}" for name, text in {"a": 0, "b": 1, "study": study}.items())
+            whole += [f"{known}?{name}={coded}{needed}" for name in sorted(names)[k % 3 :: 3]]  # each meets a third
+            for address in whole:
+                answer = free.get(address, headers={"accept": "text/html,*/*"})
+                asked += 1
+                assert answer.status_code < 500, (address[:300], answer.text[:300])
+                assert "set-cookie" not in answer.headers
+                assert not any(set(value) & set("\r\n\x1b\x00") for value in answer.headers.values())
+                assert "root:" not in answer.text
+                if answer.headers.get("content-type", "").startswith("text/html"):
+                    assert MARK not in Elements(answer.text).tags, address[:300]
+    assert asked > 500
+    assert free.get(f"/api/v1/studies/{study}").status_code == 200  # no table is gone
 
 
 def assert_no_formula(text: str) -> None:

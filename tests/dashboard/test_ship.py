@@ -65,6 +65,11 @@ def test_the_checklist_is_that_of_the_command(raced: tuple[hp.Study, str, int], 
     for check in checks:
         row = page.split(f">{check.name}</th>")[1].split("</tr>")[0]
         assert words[check.holds] in row
+    told = door.get("/api/v1/studies/s/ship").json()
+    assert [(one["name"], one["holds"], one["words"]) for one in told["checks"]] == [
+        (check.name, check.holds, check.words) for check in checks
+    ]
+    assert (told["trial"], told["confirmed"], told["seen"]) == (f"s/{chosen}", chosen, [])
     assert f"hpsearch ship s/{chosen} --reveal-test --reason" in page
     assert '<form method="post"' not in page
 
@@ -114,6 +119,9 @@ def test_a_look_is_shown_with_its_number_who_when_and_why(raced: tuple[hp.Study,
     assert f"Look 1: #{chosen}" in page
     assert "&lt;b&gt;table 2&lt;/b&gt;" in page
     assert look.who in page
+    (told,) = door.get(f"/api/v1/studies/s/ship?trial={chosen}").json()["seen"]
+    assert told["metrics"]["test_loss"]["mean"] == look.metrics["test_loss"].mean
+    assert (told["who"], told["reason"], told["number"]) == (look.who, "<b>table 2</b>", 1)
 
 
 def test_confirmed_trials_are_compared_on_fresh_seeds(raced: tuple[hp.Study, str, int], door: TestClient) -> None:

@@ -9,10 +9,11 @@ from typing import Any, final
 from urllib.parse import quote
 
 from fastapi import Request, Response
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from hpsearch.dashboard.record import View
 from hpsearch.shapes import numbered
+from hpsearch.written import without_secrets
 
 
 @final
@@ -34,6 +35,8 @@ class ProblemDetails:
 AGAIN_S = 1
 #: what ``If-None-Match`` lists: tags may hold commas
 _TAGS = re.compile(r'(?:W/)?"[^"]*"|\*')
+#: answers without any of these have no secret, and need no second look
+_SUSPICIOUS = re.compile(rb"(?i)://|pass|secret|token|key")
 #: of every route: FastAPI takes statuses as keys
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": ProblemDetails, "description": "A token is needed: `Authorization: Bearer TOKEN`."},
@@ -49,8 +52,11 @@ UNCHANGED: dict[int | str, dict[str, Any]] = {
 
 
 def told(content: Any, headers: dict[str, str] | None = None) -> Response:
-    """An answer as JSON; what is not finite is null, times are UTC."""
-    return Response(to_json(content, inf_nan_mode="null"), headers=headers, media_type="application/json")
+    """An answer as JSON; what is not finite is null, times are UTC, what runs have told is without secrets."""
+    body = to_json(content, inf_nan_mode="null")
+    if _SUSPICIOUS.search(body):
+        body = to_json(without_secrets(from_json(body)))
+    return Response(body, headers=headers, media_type="application/json")
 
 
 def shaped(request: Request, view: View, make: Callable[[], Mapping[str, Any]]) -> Response:

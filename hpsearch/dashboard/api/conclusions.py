@@ -1,14 +1,13 @@
-"""What the answers of the API look like, continued: comparisons, importances, and how a study went."""
+"""What the answers of the API look like, continued: comparisons, importances, decisions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal, final
 
 from hpsearch.compare import Difference, Search
-from hpsearch.dashboard.api.models import BestTrial, Setting
+from hpsearch.dashboard.api.models import Setting
 from hpsearch.importance import Share
 from hpsearch.profile import Profile
 from hpsearch.trial import Direction, State
@@ -157,72 +156,6 @@ class ImportancesTold:
     profiles: Sequence[Profile]
     edges: Sequence[EdgeTold]
     gain: GainTold | None
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """Trials that the strategy chose together."""
-
-    #: from 0
-    round: int
-    trials: int
-    complete: int
-    diverged: int
-    failed: int
-    best: BestTrial | None
-    #: hyperparameter: [low, high] that it was drawn from; only what narrows
-    windows: Mapping[str, Sequence[float]]
-    #: why the windows are these
-    reasons: Sequence[str]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Rounds:
-    """The rounds (batches) of a study's strategy; baselines aside."""
-
-    study: str
-    strategy: str
-    rounds: Sequence[Round]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class WorkerRun:
-    """A run as a worker had it."""
-
-    trial: int
-    seed: int
-    repeat: int
-    state: State
-    started: datetime
-    #: null while it runs
-    ended: datetime | None
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Worker:
-    """What one worker did between `from` and `to`."""
-
-    worker: str
-    runs: Sequence[WorkerRun]
-    #: runs that it had, those that are not shown among them
-    total: int
-    #: share of the time between the first and the last run of the study, in this window, in which it had one
-    busy: float
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Workers:
-    """Which worker trained what, and when it waited."""
-
-    study: str
-    workers: Sequence[Worker]
-    #: what was left out, in words
-    note: str
 
 
 @final

@@ -12,7 +12,7 @@ from hpsearch.dashboard.api.answer import AGAIN_S, UNCHANGED, conditional, told,
 from hpsearch.dashboard.drawing import Theme, drawn, said, table
 from hpsearch.dashboard.wanted import TheFilter, TheOthers, TheSource, TheView
 from hpsearch.pictures import BeingMade, Options, Picture, picture
-from hpsearch.trial import LARGEST, RunKey
+from hpsearch.trial import LARGEST, LONGEST_NAME, RunKey
 
 router = APIRouter(prefix="/api/v1/studies/{study}/figures", tags=["figures"], responses=UNCHANGED)
 RUN = r"^\d{1,9}/\d{1,9}(\.\d{1,9})?$"
@@ -29,12 +29,10 @@ def figure(
     others: TheOthers,
     theme: Annotated[Literal["light", "dark"], Query(description="the page's colours")] = "light",
     format: Annotated[Literal["plotly", "table"], Query(description="a picture, or its numbers")] = "plotly",
-    x: Annotated[str | None, Query(description="a hyperparameter", max_length=100)] = None,
-    y: Annotated[str | None, Query(description="another one", max_length=100)] = None,
+    x: Annotated[str | None, Query(description="a hyperparameter", max_length=LONGEST_NAME)] = None,
+    y: Annotated[str | None, Query(description="another one", max_length=LONGEST_NAME)] = None,
     trial: Annotated[list[int] | None, Query(description="numbers of trials", max_length=20)] = None,
-    run: Annotated[
-        str | None, Query(description="`trial/seed`, of `layers`", pattern=r"^\d{1,9}/\d{1,9}(\.\d{1,9})?$")
-    ] = None,
+    run: Annotated[str | None, Query(description="`trial/seed`, of pictures of one run", pattern=RUN)] = None,
     round: Annotated[int | None, Query(description="up to this round, from 1; of `rounds`", ge=1, le=LARGEST)] = None,
     played: Annotated[bool, Query(description="with a button that plays it; of `rounds`")] = False,
     narrow: Annotated[bool, Query(description="for a phone: panels one below the other")] = False,

@@ -16,6 +16,7 @@ from hpsearch.dashboard.problem import Details, Problem
 from hpsearch.dashboard.record import Record
 from hpsearch.errors import CheckError, ExecutorError, NotFoundError, StoreError, StudyHeldError, UsageError
 from hpsearch.ship import Look, looks
+from hpsearch.written import redacted
 
 #: seconds that a look may take
 LONGEST_S = 1800.0
@@ -88,5 +89,5 @@ def _complaint(code: int, said: str) -> Details:
     """What the command has said on stderr: ``error: WORDS``, ``  hint: WORDS``; training code may print there too."""
     words, _, hint = said.rpartition("error: ")[2].partition("\n  hint: ")
     lines = words.strip().splitlines()
-    detail = "\n".join(lines)[:2000] or f"the command ended with {code}"
+    detail = redacted("\n".join(lines))[:2000] or f"the command ended with {code}"
     return Details(status=STATUSES.get(code, 500), detail=detail, hint=hint.strip()[:500])

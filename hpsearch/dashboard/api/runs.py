@@ -1,4 +1,4 @@
-"""How a trial's runs went: learning curves with their band, norms of layers."""
+"""How a trial's runs went: learning curves with their band, norms of layers, what they have printed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from hpsearch.archive import Curve
 from hpsearch.dashboard.access import Role, role
-from hpsearch.dashboard.api.answer import UNCHANGED, answer
+from hpsearch.dashboard.api.answer import UNCHANGED, answer, told
+from hpsearch.dashboard.api.courses import RunLog
 from hpsearch.dashboard.api.models import Band, LayerNorms, RunCurve, TrialCurves
+from hpsearch.dashboard.logs import tail
 from hpsearch.dashboard.record import View
 from hpsearch.dashboard.wanted import TheNumber, TheView
 from hpsearch.errors import NotFoundError, shown
@@ -49,12 +51,12 @@ def curves_of(view: View, trial: Trial, metric: str, band: BandKind, most: int) 
     Raises:
         NotFoundError: no run of the trial has reported this metric.
     """
-    told = view.archive.curves(view.name, [trial.number])
-    names = sorted({curve.metric for curve in told})
+    stored = view.archive.curves(view.name, [trial.number])
+    names = sorted({curve.metric for curve in stored})
     if metric not in names and metric != view.subject.metric:
         hint = f"it has {', '.join(names[:8])}" if names else "it has none"
         raise NotFoundError(f"{view.name}/{trial.number} has no metric {shown(metric)}", hint=hint)
-    own = {curve.run: curve for curve in told if curve.metric == metric}
+    own = {curve.run: curve for curve in stored if curve.metric == metric}
     runs = [run for run in trial.runs if run.key in own]
     share = most // max(1, len(runs))
     return TrialCurves(
@@ -133,14 +135,40 @@ def layers(
     def make() -> LayerNorms:
         key = run.key
         found = norms.data(f"{view.name}/{key}", view.archive.layers(view.name, key))
-        told = {} if found is None else asdict(found)
-        told.pop("run", None)
+        norm = {} if found is None else asdict(found)
+        norm.pop("run", None)
         if found is None:
             note = "no norms were recorded; run.watch(model) or a TrainingTask records them"
-            told = {"layers": [], "epochs": [], "gradients": [], "weights": [], "flags": {}, "note": note}
-        return LayerNorms(study=view.name, trial=key.trial, seed=key.seed, repeat=key.repeat, **told)
+            norm = {"layers": [], "epochs": [], "gradients": [], "weights": [], "flags": {}, "note": note}
+        return LayerNorms(study=view.name, trial=key.trial, seed=key.seed, repeat=key.repeat, **norm)
 
     return answer(request, view, make)
+
+
+@router.get("/log", response_model=RunLog)
+@role(Role.READ)
+def log(
+    view: TheView,
+    number: TheNumber,
+    seed: Annotated[int | None, Query(description="of the run; the trial's first", ge=0, le=LARGEST)] = None,
+    repeat: Annotated[int, Query(description="of the run, where it was repeated", ge=0, le=LARGEST)] = 0,
+) -> Response:
+    """The last lines that one run has printed, at most 200. They may change while the revision stays: no ETag."""
+    key = run_of(view, view.trial(number), seed, repeat).key
+    found = tail(view.results.files, key)
+    none = f"there is none in {view.results.files}: it has not begun, was trained inline, or with --files elsewhere"
+    return told(
+        RunLog(
+            study=view.name,
+            trial=key.trial,
+            seed=key.seed,
+            repeat=key.repeat,
+            lines=found.lines if found else [],
+            files=found.files if found else [],
+            cut=bool(found and found.cut),
+            note="" if found else none,
+        )
+    )
 
 
 def run_of(view: View, trial: Trial, seed: int | None, repeat: int = 0) -> Run:

@@ -13,6 +13,7 @@ from hpsearch.dashboard.api.answer import UNCHANGED, conditional, shaped, told
 from hpsearch.dashboard.api.models import StudyPage, WholeStudy
 from hpsearch.dashboard.paging import decoded, encoded, foreign
 from hpsearch.dashboard.wanted import TheRecord, TheView
+from hpsearch.trial import LONGEST_NAME
 
 router = APIRouter(prefix="/api/v1/studies", tags=["studies"])
 StudyState = Literal["running", "complete", "stopped", "interrupted", "failed"]
@@ -24,7 +25,7 @@ HTML = {"text/html": {"schema": {"type": "string"}}}
 @role(Role.READ)
 def studies(
     record: TheRecord,
-    q: Annotated[str, Query(description=Q, max_length=200)] = "",
+    q: Annotated[str, Query(description=Q, max_length=LONGEST_NAME)] = "",
     state: Annotated[list[StudyState] | None, Query(description="only studies in these states", max_length=5)] = None,
     tag: Annotated[list[str] | None, Query(description="only studies with one of these tags", max_length=20)] = None,
     limit: Annotated[int, Query(description="studies in one answer", ge=1, le=500)] = 100,

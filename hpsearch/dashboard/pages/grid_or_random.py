@@ -16,6 +16,7 @@ from hpsearch.errors import UsageError
 from hpsearch.figures import grid_or_random
 from hpsearch.figures.subject import Subject
 from hpsearch.pictures import axes_of
+from hpsearch.trial import LONGEST_NAME
 
 router = APIRouter(include_in_schema=False)
 #: studies in the form
@@ -55,8 +56,8 @@ def grid_vs_random(
     source: TheSource,
     wanted: TheFilter,
     others: TheOthers,
-    x: Annotated[str, Query(max_length=300)] = "",
-    y: Annotated[str, Query(max_length=300)] = "",
+    x: Annotated[str, Query(max_length=LONGEST_NAME)] = "",
+    y: Annotated[str, Query(max_length=LONGEST_NAME)] = "",
 ) -> HTMLResponse:
     """The trials projected on one hyperparameter; with another study's beside them."""
     names = list(view.subject.space.searched)

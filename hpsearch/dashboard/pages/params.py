@@ -12,6 +12,7 @@ from hpsearch.dashboard.pages.frame import card, ranked, study_page
 from hpsearch.dashboard.wanted import TheFilter, TheSource, TheView
 from hpsearch.pictures import axes_of
 from hpsearch.profile import edges_of
+from hpsearch.trial import LONGEST_NAME
 
 router = APIRouter(include_in_schema=False)
 #: hyperparameters that are drawn, each alone, unless all are asked for
@@ -25,8 +26,8 @@ def params(
     view: TheView,
     source: TheSource,
     wanted: TheFilter,
-    x: Annotated[str, Query(max_length=300)] = "",
-    y: Annotated[str, Query(max_length=300)] = "",
+    x: Annotated[str, Query(max_length=LONGEST_NAME)] = "",
+    y: Annotated[str, Query(max_length=LONGEST_NAME)] = "",
     all: Annotated[bool, Query(description="draw every hyperparameter alone")] = False,
 ) -> HTMLResponse:
     """A picture a hyperparameter, their importances, all at once, two together; edges to look beyond."""

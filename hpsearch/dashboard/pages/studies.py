@@ -18,7 +18,7 @@ from hpsearch.dashboard.record import Record
 from hpsearch.dashboard.standing import Standing, best_of, standing
 from hpsearch.dashboard.wanted import TheRecord
 from hpsearch.errors import StoreError
-from hpsearch.trial import Direction
+from hpsearch.trial import LONGEST_NAME, Direction
 from hpsearch.verdict import Spread
 from hpsearch.written import number
 
@@ -64,7 +64,7 @@ class Row:
 def studies(
     request: Request,
     record: TheRecord,
-    q: Annotated[str, Query(max_length=100)] = "",
+    q: Annotated[str, Query(max_length=LONGEST_NAME)] = "",
     state: Annotated[str, Query(max_length=20)] = "",
     tag: Annotated[str, Query(max_length=100)] = "",
     sort: Annotated[str, Query(max_length=20)] = "-updated",

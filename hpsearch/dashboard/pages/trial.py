@@ -20,7 +20,7 @@ from hpsearch.errors import UsageError
 from hpsearch.further import CONFIRMED, DROP, REVEAL
 from hpsearch.strategy import Decision
 from hpsearch.trial import Environment, Run, Trial, best_trials
-from hpsearch.written import printable
+from hpsearch.written import printable, redacted
 
 router = APIRouter(include_in_schema=False)
 #: rows of runs, errors, and characters of an error, its end
@@ -144,7 +144,7 @@ def failures(runs: Sequence[Run]) -> list[Failure]:
 
 def ending(error: str) -> str:
     """The end of a traceback, as text; that is where the message is."""
-    text = printable(error.rstrip(), lines=True)
+    text = printable(redacted(error.rstrip()), lines=True)
     return text if len(text) <= CHARACTERS else f"… {len(text) - CHARACTERS:,} characters before\n{text[-CHARACTERS:]}"
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool, QueuePool
 from sqlalchemy.sql.functions import FunctionElement
 
+from hpsearch import written
 from hpsearch.errors import StoreError
 from hpsearch.stores.sql import postgres
 
@@ -117,8 +118,7 @@ def parse(url: str) -> URL:
 
 def redacted(url: URL) -> str:
     """The address without its passwords."""
-    secret = {name: "***" for name in url.query if "pass" in name.lower() or "secret" in name.lower()}
-    return url.update_query_dict(secret).render_as_string(hide_password=True)
+    return written.redacted(url.render_as_string(hide_password=True))
 
 
 def portable(url: URL) -> str:

@@ -22,6 +22,7 @@ from hpsearch.store import Command, this_process
 from hpsearch.stores.sql import open_archive, open_store
 from tests.dashboard import confirmed
 from tests.dashboard.conftest import printed, without
+from tests.dashboard.hostile import CORPUS
 
 BASE = "http://127.0.0.1:8787"
 API = "/api/v1/studies/digits"
@@ -232,3 +233,18 @@ def test_a_look_that_fails_says_the_commands_words(db: str, client: TestClient, 
     assert answer.json()["hint"] == "hpsearch rerun makes the run again"
     assert "Traceback" not in answer.text
     assert looks(open_archive(db).decisions("digits")) == []
+
+
+def test_whatever_is_said_is_kept_as_it_is_or_refused(db: str, client: TestClient) -> None:
+    refused = []
+    for text in [*CORPUS, "\u00e9" * 1_000_000]:
+        before = [note["text"] for note in client.get(API).json()["notes"]]
+        answer = client.post(f"{API}/notes", json={"text": text}, headers=HOME)
+        after = [note["text"] for note in client.get(API).json()["notes"]]
+        if answer.status_code == 201:
+            assert after == [*before, text.strip()]
+        else:
+            refused.append((answer.status_code, text[:1]))
+            assert answer.json()["detail"]
+            assert after == before
+    assert set(refused) <= {(422, "\x00"), (413, "\u00e9")}

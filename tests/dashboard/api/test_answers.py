@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from pydantic import TypeAdapter
 
 import hpsearch as hp
-from hpsearch.dashboard.api import conclusions, models
+from hpsearch.dashboard.api import conclusions, courses, models
 from hpsearch.verdict import spread
 from tests.dashboard.conftest import answer_of, printed, without
 
@@ -27,8 +27,12 @@ ROUTES: dict[str, type] = {
     "/studies/{s}/compare?a=0&b=1": conclusions.TrialComparison,
     "/compare?s={s}&s=grid&s=digits": conclusions.StudyComparison,
     "/studies/{s}/importance": conclusions.ImportancesTold,
-    "/studies/{s}/rounds": conclusions.Rounds,
-    "/studies/{s}/workers": conclusions.Workers,
+    "/studies/{s}/rounds": courses.Rounds,
+    "/studies/{s}/workers": courses.Workers,
+    "/studies/{s}/losses": courses.Losses,
+    "/studies/{s}/diagnostics": courses.Diagnostics,
+    "/studies/{s}/ship": courses.ShippingTold,
+    "/studies/{s}/trials/1/log": courses.RunLog,
     "/studies/{s}/decisions": conclusions.Decisions,
 }
 
@@ -72,6 +76,8 @@ def test_the_command_line_says_the_same(
     assert asked(client, "/studies/digits/compare?a=1&b=2") == cli("compare", "digits/1", "digits/2")
     assert asked(client, "/compare?s=fine&s=grid") == cli("compare", "fine", "grid")
     assert asked(client, "/studies/fine/importance") == cli("importance", "fine")
+    ship = asked(client, f"/studies/digits/ship?trial={best['trial']}")
+    assert without(ship, "seen", "confirmed", "weights") == cli("ship", f"digits/{best['trial']}")
 
 
 def test_a_trial_has_every_metric_with_its_interval(client: TestClient, url: str) -> None:
@@ -134,7 +140,7 @@ def test_rounds_are_told_with_their_best(client: TestClient, url: str) -> None:
     found = asked(client, "/studies/fine/rounds")["rounds"]
     assert found[0]["windows"] == {"lr": [1e-4, 1.0], "x": [0.0, 1.0]}
     assert sum(one["trials"] for one in found) == len(own)
-    assert found[-1]["best"]["value"] == min(trial.value for trial in own if trial.value is not None)
+    assert found[-1]["best_so_far"]["value"] == min(trial.value for trial in own if trial.value is not None)
     assert found[0]["diverged"]
 
 
@@ -159,7 +165,7 @@ def test_times_are_utc(client: TestClient) -> None:
     assert asked(client, "/studies/digits/trials/1")["runs"][0]["started"].endswith("Z")
 
 
-@pytest.mark.parametrize("path", [path for path in ROUTES if path.startswith("/studies/{s}")])
+@pytest.mark.parametrize("path", [p for p in ROUTES if p.startswith("/studies/{s}") and p[-4:] != "/log"])
 def test_what_is_known_is_not_sent_again(client: TestClient, path: str) -> None:
     asked(client, path.format(s="fine"))
     first = client.get(API + path.format(s="fine"))

@@ -18,11 +18,12 @@ from hpsearch.strategy import Decision
 from tests.dashboard.odd import ODD
 
 API = "/api/v1/studies"
-PATHS = ["", "/trials", "/trials?format=columns", "/importance", "/rounds", "/workers", "/decisions", "/report"]
+PATHS = ["", "/trials", "/trials?format=columns", "/importance", "/rounds", "/workers", "/losses", "/diagnostics"]
+PATHS += ["/decisions", "/report"]
 
 
 @pytest.mark.parametrize("study", ODD)
-@pytest.mark.parametrize("path", [*PATHS, "/trials/0", "/trials/0/curves", "/trials/0/layers"])
+@pytest.mark.parametrize("path", [*PATHS, "/trials/0", "/trials/0/curves", "/trials/0/layers", "/trials/0/log"])
 def test_odd_studies_have_answers(odd: TestClient, study: str, path: str) -> None:
     answer = odd.get(f"{API}/{study}{path}")
     assert answer.status_code == 200
@@ -79,7 +80,8 @@ def test_rounds_narrow(odd: TestClient) -> None:
     low, high = second["windows"]["x"]
     assert 0 <= low < 0.3 < high <= 1
     assert high - low < 1
-    assert second["reasons"]
+    assert first["reasons"].keys() == {"x"}
+    assert (first["round"], second["round"]) == (1, 2)
 
 
 @pytest.mark.parametrize("sort", ["rank", "-rank", "number", "-x", "kind", "-kind", "state"])

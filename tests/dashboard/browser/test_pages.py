@@ -24,7 +24,7 @@ FURTHER = [
     "/s/fine/trials?where=lr<0&where=nope",
     "/s/fine/nowhere",
 ]
-#: pictures that have nothing to show, and rightly: functions whose layers nobody watches, too few trials to say what mattered
+#: pictures that rightly have nothing to show: functions whose layers nobody watches, too few trials for what mattered
 NOTHING = {("fine", "layers"), ("grid", "layers"), ("digits", "importances")}
 
 

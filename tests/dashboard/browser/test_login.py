@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import threading
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from hpsearch.dashboard.access import Access
 from hpsearch.dashboard.app import make_app
@@ -16,16 +15,6 @@ from hpsearch.dashboard.record import Record
 from hpsearch.dashboard.server import _Server, listen
 
 TOKEN = "0123456789abcdef" * 4
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield made
-        made.close()
 
 
 @pytest.fixture
@@ -50,9 +39,11 @@ def serve(page: Page, body: str) -> None:
 
 @pytest.mark.parametrize("script", [True, False])
 @pytest.mark.parametrize("served", [Access(token=TOKEN)], indirect=True)
-def test_the_form_leads_to_the_page_that_was_wanted(served: tuple[str, Access], browser: Browser, script: bool) -> None:
+def test_the_form_leads_to_the_page_that_was_wanted(
+    served: tuple[str, Access], chromium: Browser, script: bool
+) -> None:
     base, _ = served
-    context = browser.new_context(java_script_enabled=script)
+    context = chromium.new_context(java_script_enabled=script)
     page = context.new_page()
     page.goto(f"{base}s/digits?state=complete")
     page.fill("#token", "not the token at all")
@@ -76,10 +67,10 @@ def test_the_form_leads_to_the_page_that_was_wanted(served: tuple[str, Access], 
 
 @pytest.mark.parametrize("served", [Access(allow_actions=True)], indirect=True)
 def test_the_printed_address_logs_in_and_another_sites_form_does_nothing(
-    served: tuple[str, Access], browser: Browser
+    served: tuple[str, Access], chromium: Browser
 ) -> None:
     base, access = served
-    context = browser.new_context()
+    context = chromium.new_context()
     page = context.new_page()
     page.goto(f"{base}login?code={access.new_code()}")
     assert page.url == base
