@@ -18,10 +18,11 @@ import pytest
 import hpsearch as hp
 from hpsearch.attempt import record_of
 from hpsearch.confirm import confirm, confirmation
-from hpsearch.errors import UsageError
+from hpsearch.errors import StudyHeldError, UsageError
 from hpsearch.finals import begin, standing
 from hpsearch.further import CONFIRMED, RACE, REVEAL
 from hpsearch.launch import Place
+from hpsearch.objective import source_hash
 from hpsearch.settings import files_folder
 from hpsearch.ship import _same_data, checklist, looks, reveal
 from hpsearch.stores.sql import open_archive, open_store, sealed_metrics
@@ -275,6 +276,89 @@ def test_only_the_confirmed_winner_is_looked_at_and_every_look_is_recorded(raced
     assert open_archive(url).study("s").state == "complete"
 
 
+SLOW_LOOK = """
+import sys
+from functools import partial
+import hpsearch as hp
+from hpsearch.attempt import record_of
+from hpsearch.settings import files_folder
+from hpsearch.ship import reveal
+from hpsearch.stores.sql import open_archive, open_store, sealed_metrics
+
+file, url, number = sys.argv[1:]
+study = hp.read_study(file)
+
+def slow(runs):
+    print("looking", flush=True)
+    sys.stdin.read()
+    return sealed_metrics(url, study.name, runs)
+
+reveal(
+    study, open_archive(url), record_of(study), partial(open_store, url), int(number), reason="from another door",
+    files=files_folder(url, study.name), sealed=slow,
+)
+"""
+
+
+def test_two_who_look_at_once_are_not_both_the_first(raced, tmp_path):
+    study, raced_url, _ = raced
+    shutil.copy(raced_url.removeprefix("sqlite:///"), tmp_path / "r.db")
+    url = f"sqlite:///{tmp_path}/r.db"
+    chosen = confirm(study, open_archive(url), Place(db=url))[1].chosen
+    before = len(looks(open_archive(url).decisions("s")))
+    command = [sys.executable, "-c", SLOW_LOOK, str(study.file), url, str(chosen)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "looking\n"
+        with pytest.raises(StudyHeldError, match=f"process {other.pid}"):
+            look(study, url, chosen)
+        other.communicate("")
+    finally:
+        other.kill()
+    assert other.returncode == 0
+    assert look(study, url, chosen, "after it").number == before + 2
+    said = [(one.number, one.reason) for one in looks(open_archive(url).decisions("s"))]
+    assert said[before:] == [(before + 1, "from another door"), (before + 2, "after it")]
+    assert open_archive(url).study("s").state == "complete"
+
+
+def test_who_has_lost_the_study_while_looking_has_not_looked(raced, tmp_path):
+    """Two looks of one process: the second takes the lease, and what the first would have written is refused."""
+    study, raced_url, _ = raced
+    shutil.copy(raced_url.removeprefix("sqlite:///"), tmp_path / "r.db")
+    url = f"sqlite:///{tmp_path}/r.db"
+    chosen = confirm(study, open_archive(url), Place(db=url))[1].chosen
+    before = len(looks(open_archive(url).decisions("s")))
+
+    def interrupted(runs):
+        look(study, url, chosen, "in between")
+        return sealed_metrics(url, "s", runs)
+
+    with pytest.raises(StudyHeldError):
+        reveal(
+            study,
+            open_archive(url),
+            record_of(study),
+            partial(open_store, url),
+            chosen,
+            reason="too late",
+            files=files_folder(url, "s"),
+            sealed=interrupted,
+        )
+    assert [one.reason for one in looks(open_archive(url).decisions("s"))][before:] == ["in between"]
+
+
+def test_a_look_leaves_the_code_that_the_study_was_searched_with(raced, tmp_path):
+    _, raced_url, _ = raced
+    shutil.copy(raced_url.removeprefix("sqlite:///"), tmp_path / "r.db")
+    url, study = f"sqlite:///{tmp_path}/r.db", make(tmp_path)
+    (tmp_path / "train.py").write_text(TRAIN + "\n# mended\n")
+    before = open_archive(url).study("s").code_hash
+    assert source_hash(study.objective) != before
+    look(study, url, confirm(study, open_archive(url), Place(db=url))[1].chosen)
+    assert open_archive(url).study("s").code_hash == before
+
+
 def test_an_unconfirmed_trial_is_not_looked_at(tmp_path):
     study, url = make(tmp_path), f"sqlite:///{tmp_path}/r.db"
     hp.run(study, db=url, on="inline")
@@ -322,12 +406,16 @@ def test_a_report_says_what_the_race_has_shown_and_that_the_test_set_was_looked_
     study, url, _ = raced
     _, found = confirm(study, open_archive(url), Place(db=url))
     assert found.chosen is not None
+    before = len(looks(open_archive(url).decisions("s")))
     look(study, url, found.chosen, "for <script>the report</script>")
+    look(study, url, found.chosen, "once too often")
     results = hp.load("s", url)
     words = " ".join(sentence.text for sentence in verdict_of(results))
     assert found.words in words
-    assert "The test set was looked at" in words
+    assert f"The test set was looked at {before + 2} times: " in words
+    assert "once too often" in words
     assert "Left the race: #" in words
     html = page(results)
     assert "<script>the report" not in html
+    assert f"looked at {before + 2} times" in html
     assert "test_loss" not in html
