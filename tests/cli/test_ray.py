@@ -30,6 +30,9 @@ def test_a_study_runs_on_a_cluster_of_its_own(fresh: Path, finished: Path) -> No
     remote = json.loads(ended.out)
     assert {name: remote[name] for name in ("trials", "best")} == {name: local[name] for name in ("trials", "best")}
     assert "training 0.3 with seed 0" in shell(fresh, "logs", "toy/1").out
+    again = shell(fresh, "rerun", "toy/1", "--verify", "--on", "ray", "--workers", "1")
+    assert again.code == 0, again.err
+    assert "bit-equal" in again.out + again.err
 
 
 def test_the_cluster_is_of_this_machine_alone_and_ends_with_its_coordinator(fresh: Path) -> None:
@@ -49,11 +52,23 @@ def test_the_cluster_is_of_this_machine_alone_and_ends_with_its_coordinator(fres
             link.laddr.ip for child in family.values() for link in child.net_connections() if link.status == "LISTEN"
         }
         assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+        # No dashboard, and who does not know the token is not let in.
+        assert not [child for child in family.values() if any("dashboard.py" in word for word in child.cmdline())]
+        (head,) = (child for child in family.values() if child.name() == "gcs_server")
+        refused = shell(fresh, "run", "other.yaml", "--on", "ray", "--ray-address", gcs_of(head), "-q")
+        assert refused.code == 6
+        assert "takes no one without its token" in refused.err
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     _, alive = psutil.wait_procs(list(family.values()), timeout=20)
     assert not alive
+
+
+def gcs_of(server: psutil.Process) -> str:
+    """The address at which drivers connect."""
+    port = next(word for word in server.cmdline() if word.startswith("--gcs_server_port="))
+    return f"127.0.0.1:{port.partition('=')[2]}"
 
 
 def test_what_cannot_be_is_said_before_anything_runs(fresh: Path, hpsearch, monkeypatch: pytest.MonkeyPatch) -> None:
