@@ -121,8 +121,8 @@ def _compare_rungs(facts: Facts, trials: Sequence[Trial], found: Rungs, verdict:
         if decision.kind == "prune":
             decided.setdefault(int(decision.subject), []).append(_plain(decision))
     furthest: dict[RunKey, int] = {}
-    for told in facts.told:
-        furthest[told.run] = max(told.last_epoch, furthest.get(told.run, -1))
+    for one in facts.told:
+        furthest[one.run] = max(one.last_epoch, furthest.get(one.run, -1))
     for trial in trials:
         number, stop = trial.number, found.stops.get(trial.number)
         rows = decided.pop(number, [])
