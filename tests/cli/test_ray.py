@@ -15,6 +15,9 @@ import pytest
 
 from tests.cli.conftest import environment, shell, write_studies
 
+#: the port of Ray's dashboard, where it has one
+DASHBOARD = 8265
+
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
@@ -48,14 +51,17 @@ def test_the_cluster_is_of_this_machine_alone_and_ends_with_its_coordinator(fres
         family = {child.pid: child for child in psutil.Process(process.pid).children(recursive=True)}
         names = {child.name() for child in family.values()}
         assert {"gcs_server", "raylet"} <= names
-        listening = {
-            link.laddr.ip for child in family.values() for link in child.net_connections() if link.status == "LISTEN"
+        doors = {
+            child: [link.laddr for link in child.net_connections() if link.status == "LISTEN"]
+            for child in family.values()
         }
-        assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-        # No dashboard, and who does not know the token is not let in.
-        assert not [child for child in family.values() if any("dashboard.py" in word for word in child.cmdline())]
-        (head,) = (child for child in family.values() if child.name() == "gcs_server")
-        refused = shell(fresh, "run", "other.yaml", "--on", "ray", "--ray-address", gcs_of(head), "-q")
+        ends = [one for found in doors.values() for one in found]
+        assert {one.ip for one in ends} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+        # Ray's dashboard, of which it starts a process all the same, lets nobody in; nor is anyone without the token.
+        assert DASHBOARD not in {one.port for one in ends}
+        assert [found for child, found in doors.items() if any("dashboard.py" in w for w in child.cmdline())] == [[]]
+        (raylet,) = (child for child in family.values() if child.name() == "raylet")
+        refused = shell(fresh, "run", "other.yaml", "--on", "ray", "--ray-address", head_of(raylet), "-q")
         assert refused.code == 6
         assert "takes no one without its token" in refused.err
     finally:
@@ -65,10 +71,9 @@ def test_the_cluster_is_of_this_machine_alone_and_ends_with_its_coordinator(fres
     assert not alive
 
 
-def gcs_of(server: psutil.Process) -> str:
+def head_of(raylet: psutil.Process) -> str:
     """The address at which drivers connect."""
-    port = next(word for word in server.cmdline() if word.startswith("--gcs_server_port="))
-    return f"127.0.0.1:{port.partition('=')[2]}"
+    return next(word for word in raylet.cmdline() if word.startswith("--gcs-address=")).partition("=")[2]
 
 
 def test_what_cannot_be_is_said_before_anything_runs(fresh: Path, hpsearch, monkeypatch: pytest.MonkeyPatch) -> None:
