@@ -23,8 +23,8 @@ from tests.postgres import Server
 STRIDE = {"sqlite": (1, 1), "postgresql": (5, 1)}
 #: tests that the points of a study are shared out among, for as many processes of pytest
 SHARES = 2
-#: of one study: statements and commits, before and after each
-MOST_EVENTS = 300
+#: of one study, with its commits (182 and 155 when this was written)
+MOST_STATEMENTS = 300
 #: events that a recovery is killed at: its first 30 statements, before and after each
 RECOVERY = 60
 
@@ -75,8 +75,8 @@ def test_a_kill_at_any_statement_changes_nothing(
     first, step = 1 + share * stride, SHARES * stride
     calm, *found = sweep(folder, {"study": study, "points": [first], "step": step}, server=server)
     assert calm["problems"] == []
-    # As small as it can be: each of these is a point.
-    assert calm["events"] <= MOST_EVENTS
+    # Each has two points, so a study that grows makes the sweep grow.
+    assert calm["events"] / 2 <= MOST_STATEMENTS
     states = {trial[2] for trial in calm["calm"]["trials"]}
     assert {"complete", "pruned"} <= states
     assert [line["point"][0] for line in found] == list(range(first, calm["events"] + 1, step))
