@@ -10,7 +10,7 @@ import getpass
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -30,7 +30,7 @@ from hpsearch.verdict import Spread, spread
 
 #: norms of a layer's gradient outside of these, in the last epoch, are no healthy ones
 VANISHED, EXPLODED = 1e-6, 1e2
-#: seconds that a reveal holds the study
+#: seconds that a reveal holds the study, from each run that it has evaluated
 LEASE_S = 60.0
 _UNCONFIRMED = "not confirmed: no race on fresh seeds has shown it, and those that it was chosen by cannot"
 
@@ -125,11 +125,51 @@ def reveal(
     Raises:
         UsageError: the trial is not the one that a race, which is over, has chosen; nothing is there to look at.
         NotFoundError, ObjectiveError: its weights are gone or do not fit.
-        StudyHeldError: a coordinator has the study.
+        StudyHeldError: a coordinator, or another look, has the study.
     """
-    decisions = archive.decisions(study.name)
+    _confirmed_runs(study, archive, number)
+    # Its code is what it was searched with, whatever lies there now: ``checklist`` compares the two.
+    record = replace(record, code_hash=archive.study(study.name).code_hash)
+    # From here on nobody else looks: what is counted is still so when it is written.
+    door = store()
+    left = door.open(record, this_process(), lease_s=LEASE_S).left
+    try:
+        trial, values = _confirmed_runs(study, archive, number)
+        runs = [RunKey(number, seed) for seed in values]
+        kept = {key: c for key, c in archive.checkpoints(study.name).items() if key in set(runs)}
+        tables = _evaluated(study, trial, kept, files, door) if kept else {k: dict(v) for k, v in sealed(runs).items()}
+        if not tables:
+            raise UsageError(
+                f"there is no test metric of {study.name}/{number}",
+                hint="a plain function may return test_* metrics, sealed until here; keep: 0 keeps no weights",
+            )
+        look, decision = _seen(
+            tables,
+            Look(
+                trial=number,
+                number=len(looks(archive.decisions(study.name))) + 1,
+                who=f"{_who()} via {clean(via)}" if via else _who(),
+                when=time.time(),
+                reason=clean(reason),
+                metrics={},
+                validation=spread(list(values.values())),
+            ),
+            list(values.values()),
+        )
+        door.write(Turn(decisions=[decision]))
+    finally:
+        door.close(*left)
+    return look
+
+
+def _confirmed_runs(study: Study, archive: Archive, number: int) -> tuple[Trial, dict[int, float]]:
+    """The trial that the last race has chosen, and its values by fresh seed.
+
+    Raises:
+        UsageError: it has chosen another one, or none.
+    """
     trials = archive.trials(study.name)
-    race = confirmation(trials, decisions, study.direction)
+    race = confirmation(trials, archive.decisions(study.name), study.direction)
     address = f"{study.name}/{number}"
     if race is None or race.chosen is None:
         raise UsageError(
@@ -141,60 +181,31 @@ def reveal(
             f"the last race chose {study.name}/{race.chosen}, not {address}: the test set is for that one",
             hint=f"hpsearch ship {study.name}/{race.chosen} --reveal-test --reason ...",
         )
-    trial = trials[number]
-    values = fresh_values(trial, race.terms)
-    runs = [RunKey(number, seed) for seed in values]
-    kept = {key: c for key, c in archive.checkpoints(study.name).items() if key in set(runs)}
-    tables = _evaluated(study, trial, kept, files) if kept else {k: dict(v) for k, v in sealed(runs).items()}
-    if not tables:
-        raise UsageError(
-            f"there is no test metric of {address}",
-            hint="a plain function may return test_* metrics, which stay sealed until here; keep: 0 keeps no weights",
-        )
-    names = dict.fromkeys(name for table in tables.values() for name in table)
-    look = Look(
-        trial=number,
-        number=len(looks(decisions)) + 1,
-        who=f"{_who()} via {clean(via)}" if via else _who(),
-        when=time.time(),
-        reason=clean(reason),
-        metrics={name: spread([table[name] for table in tables.values() if name in table]) for name in names},
-        validation=spread(list(values.values())),
-    )
-    seen = {name: [table.get(name) for table in tables.values()] for name in names}
-    _write(store(), record, archive.study(study.name), _decision(look, seen, list(values.values())))
-    return look
+    return trials[number], fresh_values(trials[number], race.terms)
 
 
 def _evaluated(
-    study: Study, trial: Trial, kept: Mapping[RunKey, Checkpoint], files: Path
+    study: Study, trial: Trial, kept: Mapping[RunKey, Checkpoint], files: Path, door: Store
 ) -> dict[RunKey, dict[str, float]]:
+    """The metrics of each run's weights on the test part; the lease is renewed after each."""
     from hpsearch.training.saved import load_models, sealed_metrics
 
-    return {
-        key: sealed_metrics(
-            study.objective,
-            load_models(study.objective, trial.params, checkpoint, files),
-            trial.params,
-            seed=study.seed,
-            threads=study.threads,
-        )
-        for key, checkpoint in kept.items()
-    }
+    tables = {}
+    for key, checkpoint in kept.items():
+        models = load_models(study.objective, trial.params, checkpoint, files)
+        tables[key] = sealed_metrics(study.objective, models, trial.params, seed=study.seed, threads=study.threads)
+        door.renew(0.0)
+    return tables
 
 
-def _write(store: Store, record: StudyRecord, summary: StudySummary, decision: Decision) -> None:
-    """Under the study's lease, which is given back with the study in the state that it was in."""
-    store.open(record, this_process(), lease_s=LEASE_S, allow_changed=True)
-    try:
-        store.write(Turn(decisions=[decision]))
-    finally:
-        store.close(summary.state, summary.reason)
-
-
-def _decision(look: Look, seen: Mapping[str, Sequence[float | None]], values: Sequence[float]) -> Decision:
-    details = {"look": look.number, "who": look.who, "when": look.when, "test": dict(seen), "validation": list(values)}
-    return Decision(kind=REVEAL, subject=str(look.trial), reason=look.reason, details=details)
+def _seen(tables: Mapping[RunKey, Mapping[str, float]], look: Look, values: Sequence[float]) -> tuple[Look, Decision]:
+    """The look with what it has seen in each run, and as it is recorded."""
+    names = dict.fromkeys(name for table in tables.values() for name in table)
+    seen = {name: [table.get(name) for table in tables.values()] for name in names}
+    details = {"look": look.number, "who": look.who, "when": look.when, "test": seen, "validation": list(values)}
+    decision = Decision(kind=REVEAL, subject=str(look.trial), reason=look.reason, details=details)
+    metrics = {name: spread([number for number in numbers if number is not None]) for name, numbers in seen.items()}
+    return replace(look, metrics=metrics), decision
 
 
 def _look(decision: Decision) -> Look:

@@ -189,6 +189,8 @@ class Snapshot:
     curves: Mapping[RunKey, Mapping[int, float]] = field(default_factory=dict)
     #: the decisions of kind ``grouped`` so far: how runs were trained
     grouped: Sequence[Decision] = ()
+    #: the state that it was left in, and its reason
+    left: tuple[str, str] = ("interrupted", "")
 
 
 @final

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import stdev
@@ -18,18 +22,21 @@ import pytest
 import hpsearch as hp
 from hpsearch.attempt import record_of
 from hpsearch.confirm import confirm, confirmation
-from hpsearch.errors import UsageError
+from hpsearch.errors import StudyHeldError, UsageError
 from hpsearch.finals import begin, standing
 from hpsearch.further import CONFIRMED, RACE, REVEAL
 from hpsearch.launch import Place
+from hpsearch.objective import source_hash
+from hpsearch.repeat import add_seeds
 from hpsearch.settings import files_folder
 from hpsearch.ship import _beats_runner_up, _same_data, checklist, looks, reveal
-from hpsearch.stores.sql import open_archive, open_store, sealed_metrics
+from hpsearch.stores.sql import open_archive, open_audit, open_store, sealed_metrics
 from hpsearch.trial import Direction, Environment, Run, RunKey, Stage, State, Trial
 from hpsearch.verdict import paired
 from hpsearch.verify import verify
 
 OBJECTIVES = Path(__file__).parent / "objectives"
+STUDIES = Path(__file__).parents[1] / "studies"
 
 TRAIN = """
 import random
@@ -92,20 +99,79 @@ def test_the_race_is_recorded_on_seeds_that_the_search_had_not(raced):
     assert bool(found.to_settle) is (len(left) == 2)
 
 
-def test_its_record_is_sound_and_a_changed_number_in_it_is_found(raced, tmp_path):
+def checked(study, url):
+    """What ``verify`` finds: rule -> what there is instead."""
+    found = open_audit(url).facts(study.name)
+    here = found.trials[0].runs[0].environment
+    verdict = verify(found, study, environment=lambda: here, code_hash=found.code_hash)
+    return {breach.rule: breach.found for breach in verdict.breaches}
+
+
+@pytest.fixture
+def looked(raced, tmp_path):
+    """A copy of its database, with two looks at the test set: (study, url, trial)."""
     study, url, _ = raced
-    shutil.copy(url.removeprefix("sqlite:///"), tmp_path / "c.db")
-    from hpsearch.stores.sql import open_audit
+    shutil.copy(url.removeprefix("sqlite:///"), tmp_path / "r.db")
+    url = f"sqlite:///{tmp_path}/r.db"
+    chosen = confirm(study, open_archive(url), Place(db=url, on="inline"))[1].chosen
+    with closing(sqlite3.connect(tmp_path / "r.db")) as connection:
+        connection.execute("DELETE FROM decision WHERE kind = 'reveal'")
+        connection.commit()
+    for reason in ("the table", "once more"):
+        look(study, url, chosen, reason)
+    return study, url, chosen
 
-    facts_of = open_audit(url).facts("s")
-    check = partial(verify, study=study, environment=lambda: None, code_hash=open_archive(url).study("s").code_hash)
-    assert check(facts_of).breaches == []
-    import sqlite3
 
-    with sqlite3.connect(tmp_path / "c.db") as connection:
-        connection.execute("UPDATE decision SET subject = '99' WHERE kind = 'drop' AND subject = '0'")
-    broken = check(open_audit(f"sqlite:///{tmp_path}/c.db").facts("s"))
-    assert [breach.rule for breach in broken.breaches] == ["race 1"]
+def test_its_record_is_sound(looked):
+    study, url, _ = looked
+    assert checked(study, url) == {}
+
+
+OF_A_DROP = "WHERE kind = 'drop' AND batch = 1 AND subject = '0'"
+SPOILED = {
+    "race 1, who left": f"UPDATE decision SET subject = '99' {OF_A_DROP}",
+    "race 1, not said": f"DELETE FROM decision {OF_A_DROP}",
+    "race 1, p": f"UPDATE decision SET details = json_set(details, '$.p', 0.5) {OF_A_DROP}",
+    "race 1, seeds": f"UPDATE decision SET details = json_set(details, '$.seeds', 99) {OF_A_DROP}",
+    "race 1, one number more": f"UPDATE decision SET details = json_set(details, '$.odd', 1) {OF_A_DROP}",
+    "race 1, words": f"UPDATE decision SET reason = 'as I like it' {OF_A_DROP}",
+    "race 1, ties": "UPDATE decision SET details = json_set(details, '$.ties', json('[0, 1]')) WHERE kind = 'confirmed'"
+    " AND batch = 1",
+    "race 1, taken": "UPDATE decision SET details = json_set(details, '$.taken', 99) WHERE kind = 'confirmed' AND"
+    " batch = 1",
+    "race 1, its words at the end": "UPDATE decision SET reason = '#0 wins' WHERE kind = 'confirmed' AND batch = 1",
+    "race 1, terms": "UPDATE decision SET details = json_set(details, '$.alpha', 0.5) WHERE kind = 'race' AND"
+    " subject = '1'",
+    "race 1, terms that say nothing": "UPDATE decision SET details = '{}' WHERE kind = 'race' AND subject = '1'",
+    "races": "UPDATE decision SET batch = 77 WHERE kind = 'drop' AND subject = '0'",
+    "look 1": "DELETE FROM decision WHERE id = (SELECT min(id) FROM decision WHERE kind = 'reveal')",
+    "look 2": "UPDATE decision SET details = json_set(details, '$.look', 1) WHERE kind = 'reveal'",
+    "look 1, of a loser": "UPDATE decision SET subject = '0' WHERE kind = 'reveal'",
+    "look 2, another value": "UPDATE decision SET details = json_set(details, '$.validation[0]', 0.125) WHERE id ="
+    " (SELECT max(id) FROM decision WHERE kind = 'reveal')",
+}
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_what_no_race_would_have_decided_is_found(looked, what):
+    study, url, _ = looked
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        assert connection.execute(SPOILED[what]).rowcount > 0
+        connection.commit()
+    assert what.partition(",")[0] in checked(study, url)
+
+
+def test_a_race_by_other_versions_is_not_compared(looked):
+    study, url, _ = looked
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute(SPOILED["race 1, p"])
+        connection.commit()
+    found = open_audit(url).facts("s")
+    here = found.trials[0].runs[0].environment
+    other = replace(here, packages={**here.packages, "scipy": "0.1"})
+    verdict = verify(found, study, environment=lambda: other, code_hash=found.code_hash)
+    assert verdict.breaches == []
+    assert any("races that differ" in line and "scipy was" in line for line in verdict.skipped)
 
 
 def test_a_race_that_is_over_is_shown_not_repeated_and_another_takes_other_seeds(raced):
@@ -120,11 +186,42 @@ def test_a_race_that_is_over_is_shown_not_repeated_and_another_takes_other_seeds
     assert not set(other.terms.seeds) & set(found.terms.seeds)
 
 
-def test_a_search_that_is_extended_does_not_see_it(raced, tmp_path):
+def test_a_search_that_is_run_again_does_not_see_it(raced):
     study, url, _ = raced
     before = facts(url)
     assert hp.run(study, db=url, on="inline").state == "complete"
     assert facts(url) == before
+
+
+@pytest.mark.parametrize(
+    "strategy", ["{coarse_to_fine: {trials_per_round: 4}}", "{bayesian: {model: tpe, startup: 4, batch: 4}}"]
+)
+def test_a_search_that_is_extended_sees_no_run_beyond_it(tmp_path, strategy):
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "e.yaml").write_text(
+        "name: e\nobjective: train.py:train\nmetric: {val_loss: minimize}\nseeds: {search: 1, confirm: 3}\n"
+        f"search_space: {{lr: {{uniform: [0, 1]}}, pause: 0.0}}\nstrategy: {strategy}\n"
+        "baseline: {lr: 0.9, pause: 0.0}\n"
+    )
+    study, larger = (hp.read_study(tmp_path / "e.yaml", {"n_trials": n}) for n in (8, 16))
+    alone, beyond = (f"sqlite:///{tmp_path}/{name}.db" for name in ("alone", "beyond"))
+    for url in (alone, beyond):
+        hp.run(study, db=url, on="inline")
+    archive, place = open_archive(beyond), Place(db=beyond, on="inline")
+    confirm(study, archive, place, top=3, max_seeds=3)
+    add_seeds(study, archive, place, range(9), 2)
+    stages = [run.stage for trial in archive.trials("e") for run in trial.runs]
+    assert stages.count(Stage.CONFIRM) >= 9
+    assert stages.count(Stage.EXTRA) == 18
+    for url in (alone, beyond):
+        hp.run(larger, db=url, on="inline", extend=True)
+    found, expected = (
+        [(t.number, dict(t.params), t.state, t.value, t.sd, t.batch, t.tell_seq) for t in open_archive(url).trials("e")]
+        for url in (beyond, alone)
+    )
+    assert len(expected) == 17
+    assert found == expected
+    assert checked(larger, beyond) == {}
 
 
 def test_killed_and_gone_on_with_it_is_the_race_that_it_would_have_been(tmp_path):
@@ -313,6 +410,89 @@ def test_only_the_confirmed_winner_is_looked_at_and_every_look_is_recorded(raced
     assert open_archive(url).study("s").state == "complete"
 
 
+SLOW_LOOK = """
+import sys
+from functools import partial
+import hpsearch as hp
+from hpsearch.attempt import record_of
+from hpsearch.settings import files_folder
+from hpsearch.ship import reveal
+from hpsearch.stores.sql import open_archive, open_store, sealed_metrics
+
+file, url, number = sys.argv[1:]
+study = hp.read_study(file)
+
+def slow(runs):
+    print("looking", flush=True)
+    sys.stdin.read()
+    return sealed_metrics(url, study.name, runs)
+
+reveal(
+    study, open_archive(url), record_of(study), partial(open_store, url), int(number), reason="from another door",
+    files=files_folder(url, study.name), sealed=slow,
+)
+"""
+
+
+def test_two_who_look_at_once_are_not_both_the_first(raced, tmp_path):
+    study, raced_url, _ = raced
+    shutil.copy(raced_url.removeprefix("sqlite:///"), tmp_path / "r.db")
+    url = f"sqlite:///{tmp_path}/r.db"
+    chosen = confirm(study, open_archive(url), Place(db=url))[1].chosen
+    before = len(looks(open_archive(url).decisions("s")))
+    command = [sys.executable, "-c", SLOW_LOOK, str(study.file), url, str(chosen)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "looking\n"
+        with pytest.raises(StudyHeldError, match=f"process {other.pid}"):
+            look(study, url, chosen)
+        other.communicate("")
+    finally:
+        other.kill()
+    assert other.returncode == 0
+    assert look(study, url, chosen, "after it").number == before + 2
+    said = [(one.number, one.reason) for one in looks(open_archive(url).decisions("s"))]
+    assert said[before:] == [(before + 1, "from another door"), (before + 2, "after it")]
+    assert open_archive(url).study("s").state == "complete"
+
+
+def test_who_has_lost_the_study_while_looking_has_not_looked(raced, tmp_path):
+    """Two looks of one process: the second takes the lease, and what the first would have written is refused."""
+    study, raced_url, _ = raced
+    shutil.copy(raced_url.removeprefix("sqlite:///"), tmp_path / "r.db")
+    url = f"sqlite:///{tmp_path}/r.db"
+    chosen = confirm(study, open_archive(url), Place(db=url))[1].chosen
+    before = len(looks(open_archive(url).decisions("s")))
+
+    def interrupted(runs):
+        look(study, url, chosen, "in between")
+        return sealed_metrics(url, "s", runs)
+
+    with pytest.raises(StudyHeldError):
+        reveal(
+            study,
+            open_archive(url),
+            record_of(study),
+            partial(open_store, url),
+            chosen,
+            reason="too late",
+            files=files_folder(url, "s"),
+            sealed=interrupted,
+        )
+    assert [one.reason for one in looks(open_archive(url).decisions("s"))][before:] == ["in between"]
+
+
+def test_a_look_leaves_the_code_that_the_study_was_searched_with(raced, tmp_path):
+    _, raced_url, _ = raced
+    shutil.copy(raced_url.removeprefix("sqlite:///"), tmp_path / "r.db")
+    url, study = f"sqlite:///{tmp_path}/r.db", make(tmp_path)
+    (tmp_path / "train.py").write_text(TRAIN + "\n# mended\n")
+    before = open_archive(url).study("s").code_hash
+    assert source_hash(study.objective) != before
+    look(study, url, confirm(study, open_archive(url), Place(db=url))[1].chosen)
+    assert open_archive(url).study("s").code_hash == before
+
+
 def test_an_unconfirmed_trial_is_not_looked_at(tmp_path):
     study, url = make(tmp_path), f"sqlite:///{tmp_path}/r.db"
     hp.run(study, db=url, on="inline")
@@ -336,8 +516,10 @@ def test_a_tasks_weights_are_evaluated_on_the_part_that_no_search_saw(tmp_path, 
     )
     study, url = hp.read_study(tmp_path / "l.yaml"), f"sqlite:///{tmp_path}/r.db"
     hp.run(study, db=url, workers=1)
-    _, found = confirm(study, open_archive(url), Place(db=url, workers=1), max_seeds=6)
+    _, found = confirm(study, open_archive(url), Place(db=url, workers=1, fuse=8), max_seeds=6)
     assert found.chosen is not None
+    further = [r for t in open_archive(url).trials("l") for r in t.runs if r.stage is Stage.CONFIRM]
+    assert all(run.engine.startswith("vmap") for run in further), {run.engine for run in further}
     kept = open_archive(url).checkpoints("l")
     assert {RunKey(found.chosen, seed) for seed in found.terms.seeds} <= kept.keys()
     seen = look(study, url, found.chosen)
@@ -360,12 +542,50 @@ def test_a_report_says_what_the_race_has_shown_and_that_the_test_set_was_looked_
     study, url, _ = raced
     _, found = confirm(study, open_archive(url), Place(db=url))
     assert found.chosen is not None
+    before = len(looks(open_archive(url).decisions("s")))
     look(study, url, found.chosen, "for <script>the report</script>")
+    look(study, url, found.chosen, "once too often")
     results = hp.load("s", url)
     words = " ".join(sentence.text for sentence in verdict_of(results))
     assert found.words in words
-    assert "The test set was looked at" in words
+    assert f"The test set was looked at {before + 2} times: " in words
+    assert "once too often" in words
     assert "Left the race: #" in words
     html = page(results)
     assert "<script>the report" not in html
+    assert f"looked at {before + 2} times" in html
     assert "test_loss" not in html
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_study_of_digits_from_its_search_to_its_report_by_the_commands(tmp_path):
+    """With one seed, confirmed with eight new ones: as a user does it."""
+    for file in ("digits.py", "digits_random.yaml"):
+        shutil.copy(STUDIES / file, tmp_path)
+    text, n = re.subn(r"seeds: 3.*", "seeds: {search: 1, confirm: 8}", (tmp_path / "digits_random.yaml").read_text())
+    assert n == 1
+    (tmp_path / "digits_random.yaml").write_text(text.replace("n_trials: 64", "n_trials: 8"))
+
+    def said(*tokens):
+        command = [sys.executable, "-m", "hpsearch", *tokens]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said("run", "digits_random.yaml", "--workers", "2", "-q")
+    said("confirm", "digits-random", "--top", "4", "--workers", "2", "--progress", "none")
+    told = json.loads(said("confirm", "digits-random", "--json", "-q"))
+    assert told["over"]
+    assert told["trials"][0]["fresh"]["n"] >= 8
+    shipped = said("ship", "digits-random")
+    assert "✓ confirmed on fresh seeds" in shipped
+    assert "✓ same data" in shipped
+    assert "healthy layers" in shipped
+    revealed = json.loads(said("ship", "digits-random", "--reveal-test", "--reason", "the table", "--json", "-q"))
+    assert revealed["looks"] == 1
+    said("report", "digits-random", "-o", "report.html")
+    html = (tmp_path / "report.html").read_text()
+    assert "The test set was looked at once" in html
+    assert "fresh seeds" in html
+    said("verify")

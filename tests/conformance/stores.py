@@ -109,6 +109,16 @@ class StoreConformance:
         assert (summary.state, summary.best, summary.counts) == ("running", None, {})
         assert summary.holder == f"process {os.getpid()} on {this_process().host}"
 
+    def test_who_takes_a_study_knows_how_it_was_left(self, doors):
+        store = begun(doors)
+        store.close("complete", "the time budget is used up")
+        store = doors.store()
+        assert store.open(RECORD, this_process(), lease_s=LONG_S).left == ("complete", "the time budget is used up")
+        store.close("stopped")
+        dead = a_dead_process()
+        assert again(doors, dead).left == ("stopped", "")
+        assert again(doors).left[0] == "interrupted"
+
     def test_another_spec_is_refused_with_what_differs(self, doors):
         begun(doors).close("stopped")
         other = replace(RECORD, fingerprint="0" * 64, spec={**RECORD.spec, "seeds": [0]})

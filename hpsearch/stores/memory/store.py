@@ -59,6 +59,7 @@ class MemoryStore(Store):
             if mine.holder is not None and mine.holder != holder and mine.live:
                 raise held(study.name, mine.holder, mine.left)
         self._record.studies[study.name] = mine
+        left = ("interrupted", "") if mine.state == "running" else (mine.state, mine.reason)
         mine.record, mine.holder, mine.epoch, mine.commands = study, holder, mine.epoch + 1, []
         mine.state, mine.reason, mine.lease_until = "running", "", now + lease_s
         self._name, self._epoch, self._lease_s, self._written = study.name, mine.epoch, lease_s, None
@@ -73,6 +74,7 @@ class MemoryStore(Store):
             rev=mine.rev,
             curves=_first_told(mine, curves) if curves is not None else {},
             grouped=[decision for decision in mine.decisions if decision.kind == GROUPED],
+            left=left,
         )
 
     def write(self, turn: Turn) -> None:

@@ -26,7 +26,7 @@ from hpsearch.store import (
     refuse_unfit,
 )
 from hpsearch.stores.sql import tables as t
-from hpsearch.stores.sql.engine import in_words, insert_new, now, unhurried
+from hpsearch.stores.sql.engine import in_words, insert_new, now, refuse_damaged, unhurried
 from hpsearch.stores.sql.postgres import Patience
 from hpsearch.stores.sql.rows import (
     dumps,
@@ -90,6 +90,7 @@ class SqlStore(Store):
         curves: str | None = None,
     ) -> Snapshot:
         made: set[int] = set()
+        left = ("interrupted", "")
 
         def take(connection: Connection) -> tuple[Row[Any], Snapshot]:
             row = _find(connection, study.name)
@@ -101,6 +102,9 @@ class SqlStore(Store):
             existed = row.id not in made
             refuse_changed(record_of(row), study, allow_changed=allow_changed)
             _refuse_held(row, but=holder)
+            nonlocal left
+            if row.state != "running":  # it is, where the answer to an earlier try was lost
+                left = (row.state, row.reason)
             columns = _loose(study) | holder_columns(holder)
             connection.execute(
                 update(t.study)
@@ -110,8 +114,9 @@ class SqlStore(Store):
             # What was asked of a former coordinator is not meant for this one.
             connection.execute(delete(t.command).where(t.command.c.study == row.id))
             curve = {} if curves is None else first_told(connection, row.id, curves)
-            return row, replace(_snapshot(connection, row, existed=existed), curves=curve)
+            return row, replace(_snapshot(connection, row, existed=existed), curves=curve, left=left)
 
+        refuse_damaged(self._url)
         self._opening = True
         try:
             row, snapshot = self._transact(take)
