@@ -27,7 +27,7 @@ def test_every_study_with_its_best_and_its_course(client: TestClient) -> None:
     assert "12 / 12" in text or "13 / 13" in text, "the grid's size is known, though it has no n_trials"
     assert "style=" not in text
     told = client.get("/api/v1/changes?study=*").json()["revisions"]["*"]
-    assert f'data-watch="*" data-revision="{told}"' in text, "the page is refetched when any study changes"
+    assert f"""data-watch='["*"]' data-revision="{told}\"""" in text, "the page is refetched when any study changes"
     assert 'form="compare" name="s" value="grid"' in text
 
 
