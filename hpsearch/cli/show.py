@@ -267,7 +267,7 @@ def _fields(lines: dict[str, str]) -> None:
     size = max(10, *(len(name) + 2 for name in lines))
     for name, text in lines.items():
         if text:
-            out(f"{name:{size}}{text}")
+            out(redacted(f"{name:{size}}{text}"))
 
 
 def decision_lines(decisions: Sequence[Decision]) -> Iterator[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,19 @@ def test_show_failed_trial_with_its_traceback(folder: Path, hpsearch) -> None:
     text = hpsearch("show", f"{failed['trial']}/1").out
     assert "python" in text
     assert "ValueError" in text
+
+
+def test_show_hides_what_is_secret(folder: Path, hpsearch) -> None:
+    secret = "postgresql://u:CANARY@db/x HF_TOKEN=CANARY-CANARY"
+    with contextlib.closing(sqlite3.connect(folder / "hpsearch.db")) as db, db:
+        db.execute("UPDATE run SET error = ?, reason = ? WHERE state = 'failed'", (secret, secret))
+        (number,) = db.execute("SELECT trial FROM run WHERE state = 'failed' AND seed = 1").fetchone()
+    assert hpsearch("note", "toy", secret).code == 0
+    for address in ("toy", f"toy/{number}", f"toy/{number}/1"):
+        for options in ((), ("--json",)):
+            text = hpsearch("show", address, *options).out
+            assert "CANARY" not in text
+            assert "postgresql://u:***@db/x HF_TOKEN=***" in text
 
 
 def test_show_run(folder: Path, hpsearch) -> None:
