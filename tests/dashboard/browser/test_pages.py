@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.dashboard.browser.conftest import DRAWN, Watched, until
+from hpsearch.dashboard import login
+from hpsearch.dashboard.pages import ROUTERS
+from tests.dashboard.browser.conftest import DRAWN, Watched, served, until
+from tests.dashboard.odd import LONG
 
-#: a page of each kind, of studies with something to show there
-PAGES = [
-    "/",
+#: the study of a page, where another one than ``fine`` has more to show there, and what its address asks for
+STUDIES = {f"/s/{{study}}{path}": "digits" for path in ("/t/{number}", "/t/{number}/{seed}", "/ship")}
+STUDIES["/s/{study}/grid-vs-random"] = "grid"
+QUERIES = {"/s/{study}/grid-vs-random": "?with=fine", "/s/{study}/ship": "?t=1", "/compare": "?s=fine&s=grid"}
+#: the same pages with something else, or nothing, to show; the way in; an address where there is nothing
+FURTHER = [
     "/s/digits",
-    "/s/fine",
-    "/s/fine/trials",
-    "/s/digits/t/1",
-    "/s/digits/t/1/0",
-    "/s/fine/params",
-    "/s/fine/rounds",
     "/s/grid/rounds",
-    "/s/grid/grid-vs-random?with=fine",
     "/s/digits/compare?a=1&b=2",
-    "/s/fine/compare",
-    "/compare?s=fine&s=grid",
-    "/s/fine/diagnostics",
-    "/s/fine/workers",
-    "/s/digits/ship?t=1",
-    "/docs",
+    "/s/fine/workers?where=lr<0.1",
+    "/s/fine/trials?where=lr<0&where=nope",
+    "/s/fine/nowhere",
 ]
+#: pictures that rightly show nothing: of functions whose layers nobody watches; of too few trials to say what mattered
+NOTHING = {("fine", "layers"), ("grid", "layers"), ("digits", "importances")}
+
+
+def addresses() -> list[str]:
+    """A page of each route that there is, whatever is added."""
+    found = []
+    for route in (route for router in (*ROUTERS, login.router) for route in router.routes if "GET" in route.methods):
+        study = STUDIES.get(route.path, "fine")
+        found.append(route.path.format(study=study, number=1, seed=0) + QUERIES.get(route.path, ""))
+    return found + FURTHER
+
+
 #: the elements that stick out of the page, or pictures out of their cards
 OUT = """() => {
   const width = document.documentElement.scrollWidth;
@@ -39,29 +50,73 @@ OUT = """() => {
 }"""
 #: what counts as broken; "best practice" rules are opinions
 AXE = "async () => (await axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']})).violations"
+#: what another colour scheme can break
+CONTRAST = "async () => (await axe.run({runOnly: {type: 'rule', values: ['color-contrast']}})).violations"
 
 
-@pytest.mark.parametrize("path", PAGES)
+def fits(page: object, width: int) -> None:
+    """At this width nothing sticks out."""
+    page.set_viewport_size({"width": width, "height": 800})
+    for _ in range(50):  # pictures are drawn anew for the width
+        page.wait_for_timeout(150)
+        if not page.evaluate(OUT):
+            break
+    assert (width, page.evaluate(OUT)) == (width, [])
+
+
+def keeps_nobody_out(page: object, rules: str = AXE) -> None:
+    """axe-core finds nothing."""
+    found = page.evaluate(rules)
+    broken = [(one["id"], node["target"], node["failureSummary"]) for one in found for node in one["nodes"]]
+    assert broken == []
+
+
+def figures(page: object, drawn: str) -> set[tuple[str, str]]:
+    """(study, picture) of those that were drawn so."""
+    told = page.eval_on_selector_all(f"figure[data-drawn={drawn}]", "all => all.map((one) => one.dataset.figure)")
+    return {tuple(re.search(r"/studies/([^/]+)/figures/(\w+)", address).groups()) for address in told}
+
+
+@pytest.mark.parametrize("path", addresses())
 def test_a_page_fits_every_width_and_keeps_nobody_out(server, opened, axe, path: str) -> None:
-    shown: Watched = opened(server.root + path)
+    shown: Watched = opened()
     page = shown.page
+    status = page.goto(server.root + path).status
+    if path.endswith("/nowhere"):
+        assert (status, len(shown.wrong)) == (404, 1)  # the browser says so in its console
+        shown.wrong.clear()
+    else:
+        assert status == 200
     shown.drawn()
     assert page.title().endswith("hpsearch")
-    failed = page.eval_on_selector_all("figure[data-drawn=failed]", "all => all.map((one) => one.dataset.figure)")
-    assert failed == []
-    for width in (1400, 800, 390):
-        page.set_viewport_size({"width": width, "height": 800})
-        for _ in range(50):  # pictures are drawn anew for the width
-            page.wait_for_timeout(150)
-            if not page.evaluate(OUT):
-                break
-        assert (width, page.evaluate(OUT)) == (width, [])
+    assert figures(page, "failed") == set()
+    assert figures(page, "none") <= NOTHING
+    for width in (1600, 800, 390):
+        fits(page, width)
     page.evaluate(axe)
-    for colours in ("light", "dark"):
-        page.emulate_media(color_scheme=colours)
-        found = page.evaluate(AXE)
-        broken = [(one["id"], node["target"], node["failureSummary"]) for one in found for node in one["nodes"]]
-        assert (colours, broken) == (colours, [])
+    page.emulate_media(color_scheme="dark")
+    keeps_nobody_out(page, CONTRAST)
+    page.emulate_media(color_scheme="light")
+    keeps_nobody_out(page)
+    fits(page, 1400)
+    keeps_nobody_out(page)
+
+
+def test_pages_of_odd_studies_fit_a_phone_and_keep_nobody_out(odd_url, opened, axe) -> None:
+    with served(odd_url) as odd:
+        shown: Watched = opened()
+        page = shown.page
+        for path in (
+            "/", "/s/empty", "/s/empty/params", "/s/one", "/s/diverged", "/s/failed/diagnostics", f"/s/{LONG}",
+            f"/s/{LONG}/trials", f"/s/{LONG}/params", f"/s/{LONG}/t/0", f"/s/{LONG}/compare?a=0&b=1",
+            f"/s/{LONG}/diagnostics", f"/s/{LONG}/grid-vs-random", f"/s/{LONG}/ship",
+        ):  # fmt: skip
+            page.goto(odd.root + path)
+            shown.drawn()
+            assert (path, figures(page, "failed")) == (path, set())
+            fits(page, 390)
+            page.evaluate(axe)
+            keeps_nobody_out(page)
 
 
 def test_printing_shows_every_picture(server, opened) -> None:
