@@ -49,7 +49,7 @@ def test_the_table_of_all_hyperparameters_is_the_record(client: TestClient) -> N
 def test_the_table_of_rounds_has_the_windows(client: TestClient) -> None:
     answer = client.get(f"{API}/rounds?format=table").json()
     told = client.get("/api/v1/studies/fine/rounds").json()["rounds"]
-    windows = {(name, one["round"] + 1): ends for one in told for name, ends in one["windows"].items()}
+    windows = {(name, one["round"]): ends for one in told for name, ends in one["windows"].items()}
     assert len(windows) == 4
     assert {(row[0], row[1]): row[2:4] for row in answer["rows"]} == windows
     number = client.get("/api/v1/studies/fine").json()["best"]["trial"]
