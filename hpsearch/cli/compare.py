@@ -53,8 +53,7 @@ def compare(
         metric: Trials by another metric than the study's, at each run's best epoch; needs --direction.
         direction: Which way that metric gets better.
         alpha: How often "beats" may be said of trials that are alike.
-        interval: How the 95 % intervals of values are made: t, or bootstrap (BCa; too narrow below ten seeds). Those of
-            differences are always t, as the verdict is.
+        interval: How the 95 % intervals of values are made; the bootstrap's are too narrow below ten seeds.
         require: better: exit code 5 unless the first is shown to beat each of the others.
     """
     from hpsearch.stores.sql import open_archive
