@@ -34,6 +34,13 @@ class Told:
     #: from 0; -1 in ``sealed``: of the finished run
     first_epoch: int
     last_epoch: int
+    #: how many different ones
+    epochs: int
+
+    @property
+    def gapless(self) -> bool:
+        """Every epoch from the first to the last is there."""
+        return self.epochs == self.last_epoch - self.first_epoch + 1
 
 
 @final

@@ -6,22 +6,27 @@ Where the record comes from other library versions or another CPU, a difference 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hpsearch.audit import Facts, Verdict, in_json, same
+from hpsearch.audit import Facts, Verdict, in_json, same, some
 from hpsearch.cohort import come
+from hpsearch.finals import standing, terms_of
 from hpsearch.further import CONFIRMED, DROP, EXTRA, RACE, REVEAL
 from hpsearch.replay import BY_ITSELF, Batch, Rungs, Stop, batches, reached, rungs
 from hpsearch.store import GROUPED
+from hpsearch.strategy import Decision
 from hpsearch.study import Study, cohort_of
-from hpsearch.trial import Environment, Run, State, Trial
+from hpsearch.trial import Direction, Environment, Run, RunKey, Stage, State, Trial
 
 #: kinds of decisions that no batch of a strategy takes
 ELSEWHERE = frozenset(["prune", GROUPED, RACE, DROP, CONFIRMED, REVEAL, EXTRA])
 #: packages whose version may change a suggestion's last digits
 PACKAGES = ("hpsearch", "numpy", "scipy", "optuna")
+#: of the numbers of a race
+DIGITS = 1e-9
 
 
 def check_suggestions(facts: Facts, study: Study, verdict: Verdict, environment: Callable[[], Environment]) -> None:
@@ -115,6 +120,9 @@ def _compare_rungs(facts: Facts, trials: Sequence[Trial], found: Rungs, verdict:
     for decision in facts.decisions:
         if decision.kind == "prune":
             decided.setdefault(int(decision.subject), []).append(_plain(decision))
+    furthest: dict[RunKey, int] = {}
+    for one in facts.told:
+        furthest[one.run] = max(one.last_epoch, furthest.get(one.run, -1))
     for trial in trials:
         number, stop = trial.number, found.stops.get(trial.number)
         rows = decided.pop(number, [])
@@ -124,6 +132,9 @@ def _compare_rungs(facts: Facts, trials: Sequence[Trial], found: Rungs, verdict:
             verdict.wrong(number, "decision", told, "; ".join(str(r["reason"]) for r in rows) or "none")
         elif stop is not None:
             _check_stop(trial, stop, verdict)
+            for key in (key for key in stop.ends if furthest.get(key, -1) >= stop.epoch):
+                what = f"no attempt, also none that was lost, beyond the rung at epoch {stop.epoch}"
+                verdict.wrong(key, "rung", what, f"epoch {furthest[key]}")
         for run in trial.runs:
             _check_course(run, found.waiting.get(number), stop, verdict)
     for number in decided:
@@ -155,6 +166,96 @@ def _check_course(run: Run, waits: int | None, stop: Stop | None, verdict: Verdi
             verdict.wrong(run.key, "rung", f"waits at epoch {waits} for its cohort", f"{run.state}, {come(run)} epochs")
     elif run.state is State.PRUNED and run.reason != BY_ITSELF and (stop is None or run.key not in stop.ends):
         verdict.wrong(run.key, "pruning", "let go on at every rung", f"pruned: {run.reason}")
+
+
+def check_races(facts: Facts, verdict: Verdict, environment: Callable[[], Environment]) -> None:
+    """What each race has decided follows from its terms and its runs; looks at the test set follow from races."""
+    ours = Verdict(study=facts.name)
+    races = [decision for decision in facts.decisions if decision.kind == RACE]
+    numbers = [decision.subject for decision in races]
+    if numbers != [str(k + 1) for k in range(len(races))]:
+        ours.wrong("", "races", f"1 to {len(races)} in order", some(numbers))
+    for decision in facts.decisions:
+        if decision.kind in (DROP, CONFIRMED) and str(decision.batch) not in numbers:
+            ours.wrong("", "races", f"one that has decided {_move(decision)}", f"no race {decision.batch}")
+    for race in races:
+        try:
+            _check_race(facts, race, last=race is races[-1], verdict=ours)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            ours.wrong("", f"race {race.subject}", "terms that can be raced under", f"{type(error).__name__}: {error}")
+    if ours.breaches and (why := _changed(facts, environment)):
+        verdict.skipped.append(f"races that differ, and looks at the test set: {why}")
+        return
+    verdict.breaches += ours.breaches
+    if not ours.breaches:
+        _check_looks(facts, verdict)
+
+
+def _check_race(facts: Facts, race: Decision, *, last: bool, verdict: Verdict) -> None:
+    terms = terms_of(race)
+    now = standing(terms, facts.trials, Direction(facts.spec["direction"]))
+    stored = [d for d in facts.decisions if d.kind in (DROP, CONFIRMED) and d.batch == terms.number]
+    ours = list(now.taken)
+    if last and len(stored) == len(ours) - len(now.decisions):
+        ours = ours[: len(stored)]  # the last look may not have been written down yet
+    rule = f"race {race.subject}"
+    if list(map(_move, stored)) != list(map(_move, ours)):
+        verdict.wrong("", rule, some(map(_move, ours)) or "nothing", some(map(_move, stored)) or "nothing")
+        return
+    for expected, found in zip([terms.decision, *ours], [race, *stored], strict=True):
+        if expected.reason != found.reason:
+            verdict.wrong("", rule, expected.reason, found.reason)
+        expects, finds = (_untimed(decision.details) for decision in (expected, found))
+        for name in expects.keys() | finds.keys():
+            if not _alike(expects.get(name), finds.get(name)):
+                verdict.wrong(
+                    "", rule, f"{_move(found)}: {name} {in_json(expects.get(name))}", in_json(finds.get(name))
+                )
+
+
+def _check_looks(facts: Facts, verdict: Verdict) -> None:
+    """Numbered 1 to the last, each through the trial that the last race before it had chosen, on that race's runs."""
+    number, seeds, chosen = 0, tuple[int, ...](), ""
+    for decision in facts.decisions:
+        if decision.kind == RACE:
+            seeds, chosen = terms_of(decision).seeds, ""
+        if decision.kind == CONFIRMED:
+            # A later race may have used what this one left over.
+            seeds, chosen = seeds[: decision.details["seeds"]], decision.subject
+        if decision.kind != REVEAL:
+            continue
+        number += 1
+        if decision.details.get("look") != number:
+            verdict.wrong("", f"look {number}", f"number {number}", f"number {decision.details.get('look')}")
+        if decision.subject != chosen or not chosen:
+            what = f"through trial {chosen}, which the race chose" if chosen else "none, as no race had chosen a trial"
+            verdict.wrong("", f"look {number}", what, f"through trial {decision.subject}")
+            continue
+        fresh = facts.trials[int(chosen)].values(Stage.CONFIRM)
+        values = [value for seed, value in fresh.items() if seed in seeds]
+        if not same(decision.details.get("validation"), values):
+            verdict.wrong("", f"look {number}", f"validation {in_json(values)}", decision.details.get("validation"))
+        for name, seen in dict(decision.details.get("test") or {}).items():
+            if not 0 < len(seen) <= len(values):
+                verdict.wrong("", f"look {number}", f"{name} of up to {len(values)} runs", f"of {len(seen)}")
+
+
+def _move(decision: Decision) -> str:
+    return f"{decision.kind} {decision.subject}".strip()
+
+
+def _untimed(details: Any) -> dict[str, Any]:
+    """What decisions say beside how long something took."""
+    return {name: said for name, said in _round(dict(details)).items() if name != "seconds"}
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """The same, numbers but for their last digits."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=DIGITS)
+    return same(a, b)
 
 
 def _plain(decision: Any) -> dict[str, Any]:

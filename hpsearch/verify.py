@@ -6,17 +6,15 @@ Rows first: what each study, trial, run and attempt must look like. Then its cho
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from hpsearch.audit import Attempt, Breach, Facts, Verdict, in_json, same, some
-from hpsearch.choices import check_rungs, check_suggestions
+from hpsearch.audit import Attempt, Breach, Facts, Told, Verdict, in_json, same, some
+from hpsearch.choices import check_races, check_rungs, check_suggestions
 from hpsearch.extra import requests
-from hpsearch.finals import standing, terms_of
-from hpsearch.further import CONFIRMED, DROP, RACE
 from hpsearch.losses import LOSS_BUDGET, LOSS_BUDGETS, TOGETHER
 from hpsearch.study import Study
-from hpsearch.trial import Direction, Environment, Run, RunKey, Stage, State, Trial, score
+from hpsearch.trial import Environment, Run, RunKey, Stage, State, Trial, score
 
 #: a mean of the same numbers may differ by so much between versions of Python
 ROUNDING = 1e-12
@@ -46,7 +44,7 @@ def verify(
     _check_beyond(facts, verdict)
     _check_lease(facts, verdict)
     if not verdict.breaches:
-        _check_races(facts, verdict)
+        check_races(facts, verdict, environment)
     if study is None:
         verdict.skipped.append("suggestions and decisions: the stored study cannot be made here")
     elif not verdict.breaches:
@@ -153,7 +151,7 @@ def _check_ending(run: Run, verdict: Verdict) -> None:
 
 
 def _check_rows(facts: Facts, runs: dict[RunKey, Run], verdict: Verdict) -> None:
-    """Every metric belongs to an attempt of a run, and none lies beyond the run's end."""
+    """Every metric belongs to an attempt of a run, and none lies beyond the end of the one that counts."""
     known = {(key, attempt.number) for key, attempts in facts.attempts.items() for attempt in attempts}
     for key in facts.attempts.keys() - runs.keys():
         verdict.wrong(key, "attempts", "a run that they are of", "none")
@@ -169,6 +167,29 @@ def _check_rows(facts: Facts, runs: dict[RunKey, Run], verdict: Verdict) -> None
             verdict.wrong(told.run, told.table, "epochs from 0", f"epoch {told.first_epoch}")
     for words in facts.not_finite:
         verdict.wrong("", "numbers", "finite ones only", words)
+    _check_courses(facts, runs, verdict)
+
+
+def _check_courses(facts: Facts, runs: dict[RunKey, Run], verdict: Verdict) -> None:
+    """A task's run, which reports each epoch, has told every one up to its last; where an attempt was lost, the next
+    has gone on from what was known. A plain function reports the epochs that it likes."""
+    told: defaultdict[RunKey, list[Told]] = defaultdict(list)
+    for one in facts.told:
+        if one.table == "metric" and one.run in runs:
+            told[one.run].append(one)
+    for key, run in runs.items():
+        if run.environment is None or not run.environment.data:  # only a task's say what they were given
+            continue
+        known = -1
+        for one in told[key]:
+            if one.first_epoch > known + 1 or not one.gapless:
+                verdict.wrong(key, "course", "every epoch", f"gaps in what attempt {one.attempt} has told")
+                break
+            known = one.last_epoch
+        else:
+            end = -1 if run.last_epoch is None else run.last_epoch
+            if run.state in (State.COMPLETE, State.PRUNED) and known < end:
+                verdict.wrong(key, "course", f"every epoch up to its last, {end}", f"up to {known}")
 
 
 def _check_beyond(facts: Facts, verdict: Verdict) -> None:
@@ -194,25 +215,6 @@ def _check_beyond(facts: Facts, verdict: Verdict) -> None:
         if key.repeat and (former is None or former.state is not State.FAILED):
             found = "there is none" if former is None else f"it is {former.state}"
             verdict.wrong(key, "repeat", f"{key._replace(repeat=key.repeat - 1)} has failed", found)
-
-
-def _check_races(facts: Facts, verdict: Verdict) -> None:
-    """What each race has decided follows from its runs. The last look may not have been written down yet."""
-    for decision in facts.decisions:
-        if decision.kind != RACE:
-            continue
-        terms = terms_of(decision)
-        now = standing(terms, facts.trials, Direction(facts.spec["direction"]))
-        ours = [(d.kind, d.subject) for d in now.taken]
-        stored = [
-            (d.kind, d.subject) for d in facts.decisions if d.kind in (DROP, CONFIRMED) and d.batch == terms.number
-        ]
-        if stored != ours and stored != ours[: len(ours) - len(now.decisions)]:
-            verdict.wrong("", f"race {terms.number}", _moves(ours), _moves(stored))
-
-
-def _moves(decisions: Iterable[tuple[str, str]]) -> str:
-    return some(f"{kind} {subject}" for kind, subject in decisions) or "nothing"
 
 
 def _check_lease(facts: Facts, verdict: Verdict) -> None:

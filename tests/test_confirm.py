@@ -6,9 +6,12 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import stdev
@@ -25,7 +28,7 @@ from hpsearch.launch import Place
 from hpsearch.objective import source_hash
 from hpsearch.settings import files_folder
 from hpsearch.ship import _same_data, checklist, looks, reveal
-from hpsearch.stores.sql import open_archive, open_store, sealed_metrics
+from hpsearch.stores.sql import open_archive, open_audit, open_store, sealed_metrics
 from hpsearch.trial import Direction, Environment, Run, RunKey, Stage, State, Trial
 from hpsearch.verify import verify
 
@@ -92,20 +95,79 @@ def test_the_race_is_recorded_on_seeds_that_the_search_had_not(raced):
     assert bool(found.to_settle) is (len(left) == 2)
 
 
-def test_its_record_is_sound_and_a_changed_number_in_it_is_found(raced, tmp_path):
+def checked(study, url):
+    """What ``verify`` finds: rule -> what there is instead."""
+    found = open_audit(url).facts("s")
+    here = found.trials[0].runs[0].environment
+    verdict = verify(found, study, environment=lambda: here, code_hash=open_archive(url).study("s").code_hash)
+    return {breach.rule: breach.found for breach in verdict.breaches}
+
+
+@pytest.fixture
+def looked(raced, tmp_path):
+    """A copy of its database, with two looks at the test set: (study, url, trial)."""
     study, url, _ = raced
-    shutil.copy(url.removeprefix("sqlite:///"), tmp_path / "c.db")
-    from hpsearch.stores.sql import open_audit
+    shutil.copy(url.removeprefix("sqlite:///"), tmp_path / "r.db")
+    url = f"sqlite:///{tmp_path}/r.db"
+    chosen = confirm(study, open_archive(url), Place(db=url, on="inline"))[1].chosen
+    with closing(sqlite3.connect(tmp_path / "r.db")) as connection:
+        connection.execute("DELETE FROM decision WHERE kind = 'reveal'")
+        connection.commit()
+    for reason in ("the table", "once more"):
+        look(study, url, chosen, reason)
+    return study, url, chosen
 
-    facts_of = open_audit(url).facts("s")
-    check = partial(verify, study=study, environment=lambda: None, code_hash=open_archive(url).study("s").code_hash)
-    assert check(facts_of).breaches == []
-    import sqlite3
 
-    with sqlite3.connect(tmp_path / "c.db") as connection:
-        connection.execute("UPDATE decision SET subject = '99' WHERE kind = 'drop' AND subject = '0'")
-    broken = check(open_audit(f"sqlite:///{tmp_path}/c.db").facts("s"))
-    assert [breach.rule for breach in broken.breaches] == ["race 1"]
+def test_its_record_is_sound(looked):
+    study, url, _ = looked
+    assert checked(study, url) == {}
+
+
+OF_A_DROP = "WHERE kind = 'drop' AND batch = 1 AND subject = '0'"
+SPOILED = {
+    "race 1, who left": f"UPDATE decision SET subject = '99' {OF_A_DROP}",
+    "race 1, not said": f"DELETE FROM decision {OF_A_DROP}",
+    "race 1, p": f"UPDATE decision SET details = json_set(details, '$.p', 0.5) {OF_A_DROP}",
+    "race 1, seeds": f"UPDATE decision SET details = json_set(details, '$.seeds', 99) {OF_A_DROP}",
+    "race 1, one number more": f"UPDATE decision SET details = json_set(details, '$.odd', 1) {OF_A_DROP}",
+    "race 1, words": f"UPDATE decision SET reason = 'as I like it' {OF_A_DROP}",
+    "race 1, ties": "UPDATE decision SET details = json_set(details, '$.ties', json('[0, 1]')) WHERE kind = 'confirmed'"
+    " AND batch = 1",
+    "race 1, taken": "UPDATE decision SET details = json_set(details, '$.taken', 99) WHERE kind = 'confirmed' AND"
+    " batch = 1",
+    "race 1, its words at the end": "UPDATE decision SET reason = '#0 wins' WHERE kind = 'confirmed' AND batch = 1",
+    "race 1, terms": "UPDATE decision SET details = json_set(details, '$.alpha', 0.5) WHERE kind = 'race' AND"
+    " subject = '1'",
+    "race 1, terms that say nothing": "UPDATE decision SET details = '{}' WHERE kind = 'race' AND subject = '1'",
+    "races": "UPDATE decision SET batch = 77 WHERE kind = 'drop' AND subject = '0'",
+    "look 1": "DELETE FROM decision WHERE id = (SELECT min(id) FROM decision WHERE kind = 'reveal')",
+    "look 2": "UPDATE decision SET details = json_set(details, '$.look', 1) WHERE kind = 'reveal'",
+    "look 1, of a loser": "UPDATE decision SET subject = '0' WHERE kind = 'reveal'",
+    "look 2, another value": "UPDATE decision SET details = json_set(details, '$.validation[0]', 0.125) WHERE id ="
+    " (SELECT max(id) FROM decision WHERE kind = 'reveal')",
+}
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_what_no_race_would_have_decided_is_found(looked, what):
+    study, url, _ = looked
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        assert connection.execute(SPOILED[what]).rowcount > 0
+        connection.commit()
+    assert what.partition(",")[0] in checked(study, url)
+
+
+def test_a_race_by_other_versions_is_not_compared(looked):
+    study, url, _ = looked
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute(SPOILED["race 1, p"])
+        connection.commit()
+    found = open_audit(url).facts("s")
+    here = found.trials[0].runs[0].environment
+    other = replace(here, packages={**here.packages, "scipy": "0.1"})
+    verdict = verify(found, study, environment=lambda: other, code_hash=found.code_hash)
+    assert verdict.breaches == []
+    assert any(line.startswith("races that differ: scipy was") for line in verdict.skipped)
 
 
 def test_a_race_that_is_over_is_shown_not_repeated_and_another_takes_other_seeds(raced):

@@ -159,6 +159,14 @@ SPOILED = {
     "decision, of a trial that went on": [f"UPDATE decision SET subject = {COMPLETE} WHERE kind = 'prune' AND"
                                           f" subject = {PRUNED}"],
     "decision, from another metric": [f"UPDATE metric SET value = 1e-6 WHERE trial = {PRUNED}"],
+    "rung": [
+        f"UPDATE run SET attempt = 2 WHERE trial = {PRUNED} AND seed = 0",
+        "INSERT INTO attempt (study, trial, seed, repeat, attempt, started, seconds, worker)"
+        f" SELECT study, trial, seed, repeat, 2, started, 0, '' FROM attempt WHERE trial = {PRUNED} AND seed = 0",
+        f"UPDATE attempt SET cause = 'signal:9', ended = 1 WHERE trial = {PRUNED} AND seed = 0 AND attempt = 1",
+        "INSERT INTO metric (study, trial, seed, repeat, attempt, epoch, name, value) SELECT study, trial, seed,"
+        f" repeat, 1, epoch + 8, name, value FROM metric WHERE trial = {PRUNED} AND seed = 0 AND epoch = 0",
+    ],
     "pruning": [f"UPDATE run SET value = value / 2, best_epoch = 0 WHERE trial = {PRUNED}",
                 f"UPDATE trial SET value = value / 2, sd = sd / 2 WHERE number = {PRUNED}"],
 }  # fmt: skip
@@ -173,6 +181,47 @@ def test_what_does_not_hold_is_named(folder: Path, what: str) -> None:
     for breach in verdict.breaches:
         assert breach.address.startswith("s")
         assert breach.expected != breach.found
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of a task, whose runs tell every epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copy(Path(__file__).parent / "objectives/tasks.py", folder)
+    (folder / "study.yaml").write_text(
+        "name: s\nobjective: tasks.py:Line\nmetric: {val_loss: minimize}\nn_trials: 2\nbaseline: false\nkeep: 0\n"
+        "search_space: {lr: {log: [1e-3, 1]}}\nstrategy: random\n"
+    )
+    hp.run(hp.read_study(folder / "study.yaml"), db=f"sqlite:///{folder}/r.db", on="inline", fuse="off")
+    return folder
+
+
+LOSE = [  # trial 0 had another attempt before: it told of two epochs, and the one that counts went on from there
+    "UPDATE run SET attempt = 2 WHERE trial = 0",
+    "INSERT INTO attempt (study, trial, seed, repeat, attempt, started, seconds, worker)"
+    " SELECT study, trial, seed, repeat, 2, started, 0, '' FROM attempt WHERE trial = 0",
+    "UPDATE attempt SET cause = 'signal:9', ended = 1 WHERE trial = 0 AND attempt = 1",
+    "UPDATE metric SET attempt = 2 WHERE trial = 0 AND epoch = 2",
+]
+
+
+@pytest.mark.parametrize(
+    ("statements", "found"),
+    [
+        ([], None),
+        (LOSE, None),
+        (["DELETE FROM metric WHERE trial = 0 AND epoch = 1"], "gaps in what attempt 1 has told"),
+        (["DELETE FROM metric WHERE trial = 0 AND epoch = 0"], "gaps in what attempt 1 has told"),
+        (["DELETE FROM metric WHERE trial = 0 AND epoch = 2"], "up to 1"),
+        (["DELETE FROM metric WHERE trial = 0"], "up to -1"),
+        ([*LOSE, "DELETE FROM metric WHERE trial = 0 AND epoch = 1"], "gaps in what attempt 2 has told"),
+    ],
+)
+def test_a_task_has_told_every_epoch(trained: Path, tmp_path: Path, statements: list[str], found: str | None) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    spoil(tmp_path, *statements)
+    told = [(breach.address, breach.rule, breach.found) for breach in check(tmp_path).breaches]
+    assert told == ([("s/0/0", "course", found)] if found else [])
 
 
 def test_a_value_is_named_with_its_address_and_both_numbers(folder: Path) -> None:

@@ -98,10 +98,11 @@ def _attempts(connection: Connection, study: int) -> dict[RunKey, Sequence[Attem
 def _told(connection: Connection, study: int, table: Table) -> list[Told]:
     c = table.c
     key = (c.trial, c.seed, c.repeat, c.attempt)
-    query = select(*key, func.min(c.epoch), func.max(c.epoch)).where(c.study == study).group_by(*key).order_by(*key)
+    ends = (func.min(c.epoch), func.max(c.epoch), func.count(c.epoch.distinct()))
+    query = select(*key, *ends).where(c.study == study).group_by(*key).order_by(*key)
     return [
-        Told(table=table.name, run=RunKey(trial, seed, repeat), attempt=attempt, first_epoch=first, last_epoch=last)
-        for trial, seed, repeat, attempt, first, last in connection.execute(query)
+        Told(table=table.name, run=RunKey(*run), attempt=attempt, first_epoch=first, last_epoch=last, epochs=epochs)
+        for *run, attempt, first, last, epochs in connection.execute(query)
     ]
 
 
