@@ -91,6 +91,24 @@ def test_a_damaged_database_is_said_to_be_so_and_is_not_touched(
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
 
 
+@pytest.mark.parametrize(("how", "words"), [("cut", ""), ("torn", ""), ("flipped", ""), ("newer", "newer hpsearch")])
+def test_no_study_goes_on_in_a_damaged_database(good: Path, tmp_path: Path, how: str, words: str) -> None:
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "r.db"
+    damage(path, how)
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    ended = command(tmp_path, "run", "s.yaml", "--on", "inline", "--db", "sqlite:///r.db", "-q")
+    assert ended.returncode == 6, ended
+    *_, error, hint = ended.stderr.splitlines()
+    assert error.startswith("error: sqlite:///r.db")
+    assert "damaged" in error or how == "newer"
+    assert words in hint
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr) < 800
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+    assert not [one.name for one in tmp_path.iterdir() if one.name.startswith("r.db-")]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 300 KiB."""

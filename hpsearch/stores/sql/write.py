@@ -26,7 +26,7 @@ from hpsearch.store import (
     refuse_unfit,
 )
 from hpsearch.stores.sql import tables as t
-from hpsearch.stores.sql.engine import in_words, insert_new, now, unhurried
+from hpsearch.stores.sql.engine import in_words, insert_new, now, refuse_damaged, unhurried
 from hpsearch.stores.sql.postgres import Patience
 from hpsearch.stores.sql.rows import (
     dumps,
@@ -116,6 +116,7 @@ class SqlStore(Store):
             curve = {} if curves is None else first_told(connection, row.id, curves)
             return row, replace(_snapshot(connection, row, existed=existed), curves=curve, left=left)
 
+        refuse_damaged(self._url)
         self._opening = True
         try:
             row, snapshot = self._transact(take)
