@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 import hpsearch as hp
+from hpsearch.cli.app import call
 from hpsearch.trial import State
 
 #: the poisonous one is the first trial: nothing has ended when it strikes
@@ -151,6 +152,7 @@ def test_the_poisonous_run_fails_alone(
     assert max(trial.runs[0].attempt for trial in found.values()) <= ATTEMPTS
     # It was together with the others at first, or this would show nothing.
     assert min(trial.runs[0].attempt for trial in found.values()) >= 2
+    assert call(["verify", "--db", f"sqlite:///{folder}/r.db"]) == 0
 
 
 @pytest.mark.timeout(600)
@@ -169,6 +171,7 @@ def test_a_worker_killed_in_the_middle_costs_an_attempt_of_each_and_no_bit(
     assert {k: trial.value for k, trial in found.items()} == {k: trial.value for k, trial in calm.items()}
     assert {trial.runs[0].attempt for trial in found.values()} == {2}
     assert not psutil.pid_exists(worker)
+    assert call(["verify", "--db", f"sqlite:///{folder}/r.db"]) == 0
 
 
 def worker_of(folder: Path, process: subprocess.Popen[bytes]) -> int:

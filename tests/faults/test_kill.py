@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import hpsearch as hp
+from hpsearch.cli.app import call
 from hpsearch.trial import State
 
 TRAIN = """
@@ -113,5 +114,6 @@ def test_kills_change_nothing(study: Path, tmp_path: Path, kills: int) -> None:
     assert len(known) >= kills // 2
     finish(study, killed)
     assert outcome(killed) == outcome(calm)
+    assert call(["verify", "--db", killed]) == 0
     _, alive = psutil.wait_procs(orphans, timeout=5)
     assert not alive

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from hpsearch.errors import StoreError
 from hpsearch.store import Claim, Command, Turn, this_process
-from hpsearch.stores.sql import check, open_archive, open_store
+from hpsearch.stores.sql import check, open_archive, open_audit, open_store
 from hpsearch.strategy import Decision
 from hpsearch.trial import EpochReport, Lost, RunKey
+from hpsearch.verify import verify
 from tests.conformance.stores import ENVIRONMENT, RECORD, done, score, trial
 from tests.faults.proxy import Proxy
 
 KEY, OTHER = RunKey(0, 0), RunKey(1, 0)
+STUDY = replace(RECORD, spec={**RECORD.spec, "seeds": [0]})
 
 
 def session(url: str) -> list[object]:
     """Everything that a coordinator and a door can ask for; what they were told."""
     store, door = open_store(url, patience_s=lambda: 20.0), open_store(url)
-    told: list[object] = [store.open(RECORD, this_process(), lease_s=60.0).existed]
+    told: list[object] = [store.open(STUDY, this_process(), lease_s=60.0).existed]
     claims = [Claim(run=key, attempt=1) for key in (KEY, OTHER)]
     store.write(Turn(trials=[trial(0, (0,)), trial(1, (0,))], claims=claims, seconds=1.0))
     told.append(door.send("digits", Command(verb="note", payload={"address": "digits/0", "text": "odd"})))
@@ -34,7 +37,7 @@ def session(url: str) -> list[object]:
             epochs=epochs,
             losses=lost,
             decisions=[decision],
-            finished=[done(KEY, environment=ENVIRONMENT)],
+            finished=[done(KEY, environment=ENVIRONMENT, last_epoch=2)],
             scores=[score(0)],
             claims=[Claim(run=OTHER, attempt=2)],
             fenced=1,
@@ -51,6 +54,8 @@ def record(url: str) -> list[object]:
     archive = open_archive(url)
     summary = archive.study("digits")
     assert check(url)[0] == []
+    verdict = verify(open_audit(url).facts("digits"), None, environment=lambda: ENVIRONMENT)
+    assert (verdict.breaches, verdict.runs, verdict.attempts) == ([], 2, 3)
     return [
         (summary.state, summary.seconds, summary.fenced, summary.rev, summary.notes, summary.best, summary.counts),
         [
