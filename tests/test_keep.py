@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import hpsearch as hp
+from hpsearch import search
 from hpsearch.artifacts import artifacts, orphans, prune
 from hpsearch.errors import NotFoundError, ObjectiveError, StudyError
 from hpsearch.keep import Kept
@@ -69,6 +70,27 @@ def record(tmp_path_factory):
     hp.run(study(folder), db=url, workers=1)
     hp.run(study(folder, "alone"), db=url, on="inline", fuse="off")
     return url
+
+
+def test_losers_weights_are_removed_while_the_study_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "OBSERVE_S", 0.0)  # every turn is seen
+    seen = []
+
+    def look(progress):
+        files = tmp_path.glob("hpsearch-files/lines/*/*/best.pt")
+        ended = sum(count for state, count in progress.counts.items() if state.final)
+        seen.append((ended, {int(file.parts[-3]) for file in files}))
+
+    one = study(tmp_path, keep=1, n_trials=6)
+    trials = len(one.baselines) + 6
+    hp.run(one, db=f"sqlite:///{tmp_path}/r.db", on="inline", fuse="off", observer=look)
+    # Beside the best one, only what has not ended, and is not compared yet, has a file.
+    assert all(len(those) <= min(ended, 1) + 1 for ended, those in seen), seen
+    running = [those for ended, those in seen if ended < trials]
+    had = set().union(*running)
+    assert len(had) >= 3
+    assert len(had - running[-1]) >= 2
+    assert seen[-1][1] == {hp.load("lines", f"sqlite:///{tmp_path}/r.db").best.number}
 
 
 @pytest.mark.parametrize("name", ["lines", "alone"])
