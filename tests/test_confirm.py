@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from hpsearch.finals import begin, standing
 from hpsearch.further import CONFIRMED, RACE, REVEAL
 from hpsearch.launch import Place
 from hpsearch.objective import source_hash
+from hpsearch.repeat import add_seeds
 from hpsearch.settings import files_folder
 from hpsearch.ship import _same_data, checklist, looks, reveal
 from hpsearch.stores.sql import open_archive, open_audit, open_store, sealed_metrics
@@ -33,6 +35,7 @@ from hpsearch.trial import Direction, Environment, Run, RunKey, Stage, State, Tr
 from hpsearch.verify import verify
 
 OBJECTIVES = Path(__file__).parent / "objectives"
+STUDIES = Path(__file__).parents[1] / "studies"
 
 TRAIN = """
 import random
@@ -97,9 +100,9 @@ def test_the_race_is_recorded_on_seeds_that_the_search_had_not(raced):
 
 def checked(study, url):
     """What ``verify`` finds: rule -> what there is instead."""
-    found = open_audit(url).facts("s")
+    found = open_audit(url).facts(study.name)
     here = found.trials[0].runs[0].environment
-    verdict = verify(found, study, environment=lambda: here, code_hash=open_archive(url).study("s").code_hash)
+    verdict = verify(found, study, environment=lambda: here, code_hash=found.code_hash)
     return {breach.rule: breach.found for breach in verdict.breaches}
 
 
@@ -182,11 +185,42 @@ def test_a_race_that_is_over_is_shown_not_repeated_and_another_takes_other_seeds
     assert not set(other.terms.seeds) & set(found.terms.seeds)
 
 
-def test_a_search_that_is_extended_does_not_see_it(raced, tmp_path):
+def test_a_search_that_is_run_again_does_not_see_it(raced):
     study, url, _ = raced
     before = facts(url)
     assert hp.run(study, db=url, on="inline").state == "complete"
     assert facts(url) == before
+
+
+@pytest.mark.parametrize(
+    "strategy", ["{coarse_to_fine: {trials_per_round: 4}}", "{bayesian: {model: tpe, startup: 4, batch: 4}}"]
+)
+def test_a_search_that_is_extended_sees_no_run_beyond_it(tmp_path, strategy):
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "e.yaml").write_text(
+        "name: e\nobjective: train.py:train\nmetric: {val_loss: minimize}\nseeds: {search: 1, confirm: 3}\n"
+        f"search_space: {{lr: {{uniform: [0, 1]}}, pause: 0.0}}\nstrategy: {strategy}\n"
+        "baseline: {lr: 0.9, pause: 0.0}\n"
+    )
+    study, larger = (hp.read_study(tmp_path / "e.yaml", {"n_trials": n}) for n in (8, 16))
+    alone, beyond = (f"sqlite:///{tmp_path}/{name}.db" for name in ("alone", "beyond"))
+    for url in (alone, beyond):
+        hp.run(study, db=url, on="inline")
+    archive, place = open_archive(beyond), Place(db=beyond, on="inline")
+    confirm(study, archive, place, top=3, max_seeds=3)
+    add_seeds(study, archive, place, range(9), 2)
+    stages = [run.stage for trial in archive.trials("e") for run in trial.runs]
+    assert stages.count(Stage.CONFIRM) >= 9
+    assert stages.count(Stage.EXTRA) == 18
+    for url in (alone, beyond):
+        hp.run(larger, db=url, on="inline", extend=True)
+    found, expected = (
+        [(t.number, dict(t.params), t.state, t.value, t.sd, t.batch, t.tell_seq) for t in open_archive(url).trials("e")]
+        for url in (beyond, alone)
+    )
+    assert len(expected) == 17
+    assert found == expected
+    assert checked(larger, beyond) == {}
 
 
 def test_killed_and_gone_on_with_it_is_the_race_that_it_would_have_been(tmp_path):
@@ -444,8 +478,10 @@ def test_a_tasks_weights_are_evaluated_on_the_part_that_no_search_saw(tmp_path, 
     )
     study, url = hp.read_study(tmp_path / "l.yaml"), f"sqlite:///{tmp_path}/r.db"
     hp.run(study, db=url, workers=1)
-    _, found = confirm(study, open_archive(url), Place(db=url, workers=1), max_seeds=6)
+    _, found = confirm(study, open_archive(url), Place(db=url, workers=1, fuse=8), max_seeds=6)
     assert found.chosen is not None
+    further = [r for t in open_archive(url).trials("l") for r in t.runs if r.stage is Stage.CONFIRM]
+    assert all(run.engine.startswith("vmap") for run in further), {run.engine for run in further}
     kept = open_archive(url).checkpoints("l")
     assert {RunKey(found.chosen, seed) for seed in found.terms.seeds} <= kept.keys()
     seen = look(study, url, found.chosen)
@@ -481,3 +517,37 @@ def test_a_report_says_what_the_race_has_shown_and_that_the_test_set_was_looked_
     assert "<script>the report" not in html
     assert f"looked at {before + 2} times" in html
     assert "test_loss" not in html
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_study_of_digits_from_its_search_to_its_report_by_the_commands(tmp_path):
+    """With one seed, confirmed with eight new ones: as a user does it."""
+    for file in ("digits.py", "digits_random.yaml"):
+        shutil.copy(STUDIES / file, tmp_path)
+    text, n = re.subn(r"seeds: 3.*", "seeds: {search: 1, confirm: 8}", (tmp_path / "digits_random.yaml").read_text())
+    assert n == 1
+    (tmp_path / "digits_random.yaml").write_text(text.replace("n_trials: 64", "n_trials: 8"))
+
+    def said(*tokens):
+        command = [sys.executable, "-m", "hpsearch", *tokens]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said("run", "digits_random.yaml", "--workers", "2", "-q")
+    said("confirm", "digits-random", "--top", "4", "--workers", "2", "--progress", "none")
+    told = json.loads(said("confirm", "digits-random", "--json", "-q"))
+    assert told["over"]
+    assert told["trials"][0]["fresh"]["n"] >= 8
+    shipped = said("ship", "digits-random")
+    assert "✓ confirmed on fresh seeds" in shipped
+    assert "✓ same data" in shipped
+    assert "healthy layers" in shipped
+    revealed = json.loads(said("ship", "digits-random", "--reveal-test", "--reason", "the table", "--json", "-q"))
+    assert revealed["looks"] == 1
+    said("report", "digits-random", "-o", "report.html")
+    html = (tmp_path / "report.html").read_text()
+    assert "The test set was looked at once" in html
+    assert "fresh seeds" in html
+    said("verify")
