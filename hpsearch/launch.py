@@ -182,6 +182,8 @@ def _launch(
     if on == "ray":
         ray = connect(study, place.cluster, device, files)
         device = ray.device
+        if ray.warning:
+            place.tell(ray.warning)
         lanes, fixed = lanes_of(study, place.fuse, device)
     workload = replace(workload_of(study, device, files), lanes=lanes, fixed_lanes=fixed)
     executor = executor_of(on, place.workers, device, lanes, ray)

@@ -16,11 +16,12 @@ OBJECT_STORE = 80 * 2**20
 
 
 @contextmanager
-def cluster(nodes: int, **head: Any) -> Iterator[Any]:
+def cluster(nodes: int, *, token: bool = True, **head: Any) -> Iterator[Any]:
     """A head without CPUs, where drivers connect, and ``nodes`` nodes of one CPU each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        patch.setenv("RAY_AUTH_MODE", "token" if token else "disabled")
+        if token:
+            patch.setenv("RAY_AUTH_TOKEN", TOKEN)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # Who is silent for so long is dead.
         patch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")

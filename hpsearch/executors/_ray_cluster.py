@@ -101,6 +101,14 @@ def refuse_deaf(address: str) -> None:
         return
 
 
+def is_open(address: str, environment: Mapping[str, str]) -> bool:
+    """True where a cluster that we are connected to lets everybody in: it has let us in without a token.
+
+    Of one that was shown a token nobody can tell: one without authentication does not look at it.
+    """
+    return address != "local" and environment.get("RAY_AUTH_MODE") != "token"
+
+
 @final
 class RayCluster:
     """A connection to a cluster, or a cluster of this machine that ends with it.
@@ -159,6 +167,7 @@ class RayCluster:
         elif environment.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
             environment.setdefault("RAY_AUTH_MODE", "token")
         self.address = address
+        self._open = is_open(address, environment)
         return environment
 
     def _connect(self, folder: Path) -> None:
@@ -195,6 +204,16 @@ class RayCluster:
     def device(self) -> str:
         """What its workers train on: ``cuda`` or ``cpu``."""
         return "cuda" if self.gpus else "cpu"
+
+    @property
+    def warning(self) -> str:
+        """What its user should know; empty where there is nothing."""
+        if not self._open:
+            return ""
+        return (
+            f"the Ray cluster at {self.address} has no token: who reaches its ports can run code there; "
+            "RAY_AUTH_MODE=token where it is started, and here, keeps strangers out"
+        )
 
     def fileno(self) -> int:
         return self._link.fileno()

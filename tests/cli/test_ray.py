@@ -15,6 +15,9 @@ import pytest
 
 from tests.cli.conftest import environment, shell, write_studies
 
+#: the port of Ray's dashboard, where it has one
+DASHBOARD = 8265
+
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
@@ -30,6 +33,9 @@ def test_a_study_runs_on_a_cluster_of_its_own(fresh: Path, finished: Path) -> No
     remote = json.loads(ended.out)
     assert {name: remote[name] for name in ("trials", "best")} == {name: local[name] for name in ("trials", "best")}
     assert "training 0.3 with seed 0" in shell(fresh, "logs", "toy/1").out
+    again = shell(fresh, "rerun", "toy/1", "--verify", "--on", "ray", "--workers", "1")
+    assert again.code == 0, again.err
+    assert "bit-equal" in again.out + again.err
 
 
 def test_the_cluster_is_of_this_machine_alone_and_ends_with_its_coordinator(fresh: Path) -> None:
@@ -45,15 +51,31 @@ def test_the_cluster_is_of_this_machine_alone_and_ends_with_its_coordinator(fres
         family = {child.pid: child for child in psutil.Process(process.pid).children(recursive=True)}
         names = {child.name() for child in family.values()}
         assert {"gcs_server", "raylet"} <= names
-        listening = {
-            link.laddr.ip for child in family.values() for link in child.net_connections() if link.status == "LISTEN"
+        doors = {
+            child: [link.laddr for link in child.net_connections() if link.status == "LISTEN"]
+            for child in family.values()
         }
-        assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+        ends = [one for found in doors.values() for one in found]
+        assert {one.ip for one in ends} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+        # Ray's dashboard, of which it starts a process all the same, lets nobody in; nor is anyone without the token.
+        assert DASHBOARD not in {one.port for one in ends}
+        assert [found for child, found in doors.items() if any("dashboard.py" in w for w in child.cmdline())] == [[]]
+        (raylet,) = (child for child in family.values() if child.name() == "raylet")
+        # Who comes knows, as the cluster does, that 127.0.0.1 is no name of the network's.
+        here = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        refused = shell(fresh, "run", "other.yaml", "--on", "ray", "--ray-address", head_of(raylet), "-q", **here)
+        assert refused.code == 6
+        assert "takes no one without its token" in refused.err
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     _, alive = psutil.wait_procs(list(family.values()), timeout=20)
     assert not alive
+
+
+def head_of(raylet: psutil.Process) -> str:
+    """The address at which drivers connect."""
+    return next(word for word in raylet.cmdline() if word.startswith("--gcs-address=")).partition("=")[2]
 
 
 def test_what_cannot_be_is_said_before_anything_runs(fresh: Path, hpsearch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+import hpsearch as hp
 from hpsearch.errors import ExecutorError
 from hpsearch.executors import _ray_cluster, ray
+from hpsearch.executors._ray_worker import versions
 from hpsearch.executors.ray import ClusterOptions, RayCluster, RayExecutor
 from hpsearch.trial import EpochReport, Finished, Grouped, Lost, RunKey, State
 from tests.conformance.executors import (
@@ -238,6 +240,95 @@ def test_a_wrong_token_is_refused(address, place, monkeypatch):
     with pytest.raises(ExecutorError, match="takes no one without its token") as caught:
         RayCluster(ClusterOptions(address=address), OBJECTIVES, place)
     assert "RAY_AUTH_TOKEN" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("address", "variables", "expected"),
+    [
+        ("local", {}, False),
+        ("10.0.0.5:6379", {}, True),
+        ("auto", {"RAY_AUTH_MODE": "disabled"}, True),
+        ("ray://10.0.0.5:10001", {"RAY_AUTH_MODE": "token"}, False),
+    ],
+)
+def test_a_cluster_that_let_us_in_without_a_token_is_open(address, variables, expected):
+    assert _ray_cluster.is_open(address, variables) is expected
+
+
+@pytest.mark.full  # a cluster of its own
+def test_a_study_on_a_cluster_without_a_token_says_so(tmp_path):
+    (tmp_path / "train.py").write_text("def train(run):\n    return run['x']\n")
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nobjective: train.py:train\nmetric: {loss: minimize}\nsearch_space: {x: [0.5]}\nstrategy: grid\n"
+        "baseline: false\n"
+    )
+    words = []
+    with cluster(0, token=False, num_cpus=1) as made:
+        study, options = hp.read_study(tmp_path / "s.yaml"), ClusterOptions(address=made.address)
+        done = hp.run(study, db=f"sqlite:///{tmp_path}/r.db", on="ray", cluster=options, tell=words.append)
+    assert done.exit_code == 0
+    assert [f"the Ray cluster at {made.address} has no token" in text for text in words] == [True]
+
+
+def driver(**connection):
+    """The side of a driver that no cluster is needed for."""
+    from hpsearch.executors._ray_driver import _Driver
+
+    with socket.socket() as link:
+        made = _Driver(link, os.getpid())
+    made._connection = {"versions": versions(), "files": "/files", **connection}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({}, ""),
+        (
+            {"versions": {**versions(), "python": "3.9.1"}},
+            f"the worker on far has python 3.9.1, this process has python {versions()['python']}",
+        ),
+        ({"versions": {}}, " has python None, this process has python "),
+        ({"sees": False}, "the worker on far does not see the study's files, /files"),
+    ],
+)
+def test_a_worker_of_another_python_or_without_the_files_is_refused(said, words):
+    with pytest.raises(ExecutorError, match=re.escape(words)) if words else contextlib.nullcontext():
+        driver()._compare({"host": "far", "versions": versions(), "sees": True, **said})
+
+
+def test_what_ray_says_of_other_versions_is_told_on_one_line():
+    from ray._private.utils import check_version_info
+
+    from hpsearch.executors._ray_driver import _in_words
+
+    with pytest.raises(RuntimeError, match="Version mismatch") as caught:
+        check_version_info({"ray_version": "2.9.0", "python_version": "3.9.1"}, "node 10.0.0.5:1")
+    told = _in_words(caught.value, "10.0.0.5:6379")
+    assert str(told).startswith("the Ray cluster at 10.0.0.5:6379 is of other versions: Version mismatch: ")
+    assert "Ray: 2.9.0 Python: 3.9.1" in str(told)
+    assert "\n" not in str(told)
+    assert told.hint == "install the same versions of Python and Ray on both sides"
+
+
+@pytest.mark.parametrize(
+    ("node", "gpus", "cpus", "places"),
+    [
+        ({"CPU": 8.0, "GPU": 1.0}, 0.25, 1.0, 4),
+        ({"CPU": 8.0, "GPU": 1.0}, 0.3, 1.0, 3),
+        ({"CPU": 8.0, "GPU": 2.0}, 0.3, 1.0, 6),  # parts of one GPU each: a tenth of both is left over
+        ({"CPU": 2.0, "GPU": 1.0}, 0.25, 1.0, 2),  # bound by its CPUs
+        ({"CPU": 2.0, "GPU": 1.0}, 0.25, 0.5, 4),
+        ({"CPU": 8.0, "GPU": 4.0}, 1, 1.0, 4),
+        ({"CPU": 8.0, "GPU": 5.0}, 2, 1.0, 2),
+        ({"CPU": 8.0}, 1, 1.0, 0),
+        ({"CPU": 8.0}, 0, 1.0, 8),
+        ({"CPU": 7.0}, 0, 2.0, 3),
+        ({}, 0, 1.0, 0),
+    ],
+)
+def test_a_node_holds_as_many_workers_as_its_cpus_and_gpus(node, gpus, cpus, places):
+    assert driver(gpus=gpus, cpus=cpus)._places({"Resources": node}) == places
 
 
 @pytest.mark.parametrize("address", ["nowhere.invalid:1", "ray://127.0.0.1:{free}", "127.0.0.1:{free}", "[::1]:99999"])
