@@ -170,7 +170,7 @@ def test_a_race_by_other_versions_is_not_compared(looked):
     other = replace(here, packages={**here.packages, "scipy": "0.1"})
     verdict = verify(found, study, environment=lambda: other, code_hash=found.code_hash)
     assert verdict.breaches == []
-    assert any(line.startswith("races that differ: scipy was") for line in verdict.skipped)
+    assert any("races that differ" in line and "scipy was" in line for line in verdict.skipped)
 
 
 def test_a_race_that_is_over_is_shown_not_repeated_and_another_takes_other_seeds(raced):

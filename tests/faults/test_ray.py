@@ -210,19 +210,21 @@ def test_a_study_outlives_each_of_its_parts(
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgresql", marks=pytest.mark.full)])
 def test_a_stopped_worker_is_late_and_without_its_head_a_study_pauses_and_goes_on_with_another(
-    folder: Path, calm: Outcome, slow: Path
+    folder: Path, calm: Outcome, slow: Path, engine: str, request: pytest.FixtureRequest
 ) -> None:
+    db: str = request.getfixturevalue("postgres") if engine == "postgresql" else "head"
     with cluster(2) as made:
-        process = start(folder, "head", "--on", "ray", "--ray-address", made.address)
+        process = start(folder, db, "--on", "ray", "--ray-address", made.address)
         try:
-            until(process, lambda: finished(folder, "head"))
+            until(process, lambda: finished(folder, db))
             # Stopped until its runs are another's, then it goes on: what it says is refused, and counted.
             sleeper = next(actor for node in made.worker_nodes for actor in actors(node))
             sleeper.suspend()
-            until(process, lambda: "together: silent" in causes(folder, "head"))
+            until(process, lambda: "together: silent" in causes(folder, db))
             sleeper.resume()
-            until(process, lambda: hp.load("abroad", url(folder, "head")).study.fenced)
+            until(process, lambda: hp.load("abroad", url(folder, db)).study.fenced)
             made.head_node.kill_gcs_server(check_alive=False)
             _, errors = process.communicate(timeout=90)
         finally:
@@ -232,18 +234,18 @@ def test_a_stopped_worker_is_late_and_without_its_head_a_study_pauses_and_goes_o
     assert "the Ray cluster at" in said
     assert "is lost" in said
     assert "the same command goes on" in said
-    known = finished(folder, "head")
-    study = hp.load("abroad", f"sqlite:///{folder}/head.db").study
+    known = finished(folder, db)
+    study = hp.load("abroad", url(folder, db)).study
     assert study.fenced > 0
     assert study.state == "interrupted"
     assert "is lost" in study.reason
     # Another cluster, which the command starts for itself.
     slow.unlink()
-    process = start(folder, "head", "--on", "ray")
+    process = start(folder, db, "--on", "ray")
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors.decode()
-    assert known.items() <= finished(folder, "head").items()
-    assert outcome(folder, "head") == calm
-    shown = [sys.executable, "-m", "hpsearch", "status", "abroad", "--db", url(folder, "head")]
+    assert known.items() <= finished(folder, db).items()
+    assert outcome(folder, db) == calm
+    shown = [sys.executable, "-m", "hpsearch", "status", "abroad", "--db", url(folder, db)]
     assert "late reports" in subprocess.run(shown, cwd=folder, capture_output=True, text=True, check=True).stdout
-    holds(folder, "head")
+    holds(folder, db)
