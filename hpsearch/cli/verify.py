@@ -32,11 +32,12 @@ def verify(
 ) -> None:
     """Check the record: every rule that must hold of it, and every choice made once more. Changes nothing.
 
-    Trials are numbered without a gap, each run has one attempt that counts, what has ended is final and follows from
-    its runs, metrics belong to attempts, budgets are kept. Then the strategy is asked again with what it knew then, and
-    the pruner's rungs are walked again: the same must come out. Where library versions or the CPU are not those of the
-    record, a difference is "not compared". The database is looked at too; PostgreSQL's pages only where its extension
-    amcheck is installed, else they are "not checked". Exit code 5 where something does not hold, 0 where all does.
+    Trials are numbered without a gap, each run has one attempt that counts, what has ended is final and follows
+    from its runs, metrics belong to attempts, budgets are kept. Then the strategy is asked again with what it knew
+    then, the pruner's rungs and the races of confirm are walked again: the same must come out, and looks at the
+    test set must follow from races. Where library versions or the CPU are not those of the record, a difference is
+    "not compared". The database is looked at too; PostgreSQL's pages only where its extension amcheck is installed,
+    else they are "not checked". Exit code 5 where something does not hold, 0 where all does.
 
     A study that runs is read as it is now; its coordinator waits meanwhile, some seconds for 10,000 trials.
 
