@@ -259,7 +259,7 @@ def test_a_cluster_that_let_us_in_without_a_token_is_open(address, variables, ex
 def test_a_study_on_a_cluster_without_a_token_says_so(tmp_path):
     (tmp_path / "train.py").write_text("def train(run):\n    return run['x']\n")
     (tmp_path / "s.yaml").write_text(
-        "name: s\nobjective: train.py:train\nmetric: {loss: minimize}\nsearch_space: {x: [0.5]}\nstrategy: grid\n"
+        "name: s\nobjective: train.py:train\nmetric: {loss: minimize}\nsearch_space: {x: [0.5, 0.6]}\nstrategy: grid\n"
         "baseline: false\n"
     )
     words = []
@@ -267,7 +267,7 @@ def test_a_study_on_a_cluster_without_a_token_says_so(tmp_path):
         study, options = hp.read_study(tmp_path / "s.yaml"), ClusterOptions(address=made.address)
         done = hp.run(study, db=f"sqlite:///{tmp_path}/r.db", on="ray", cluster=options, tell=words.append)
     assert done.exit_code == 0
-    assert [f"the Ray cluster at {made.address} has no token" in text for text in words] == [True]
+    assert [f"the Ray cluster at {options.address} has no token" in text for text in words] == [True]
 
 
 def driver(**connection):
