@@ -44,6 +44,8 @@ COLLIDED = (
     "Proxy failed to Connect to backend",
     "Attempted to reconnect a session that has already been cleaned up",
     "Maybe you called ray.init twice by accident",
+    "psutil.ZombieProcess",  # it looked at the client's server when that had just ended
+    "psutil.NoSuchProcess",
 )
 #: how often a client is tried to be let in; each that has collided takes Ray 30 s and more
 TRIES = 3

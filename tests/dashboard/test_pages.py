@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 import hpsearch as hp
 from hpsearch.trial import State
+from hpsearch.written import number
 
 
 @pytest.mark.parametrize("study", ["digits", "fine", "grid"])
@@ -43,6 +44,13 @@ def test_the_tiles_say_how_far_it_is_for_who_comes_back(client: TestClient, url:
 
 def test_the_best_trials_are_held_against_the_first(client: TestClient) -> None:
     text = client.get("/s/fine").text
-    assert "not shown: 3 seeds can show nothing" in text
+    table = text.partition('aria-labelledby="top"')[2].partition("</table>")[0]
+    numbers = [trial["number"] for trial in client.get("/api/v1/studies/fine/trials?sort=rank").json()["trials"]]
+    best = [client.get(f"/api/v1/studies/fine/trials/{n}").json() for n in numbers[:2]]
+    first, second = ({run["seed"]: run["value"] for run in trial["runs"]} for trial in best)
+    behind = sum(second[seed] - first[seed] for seed in first) / len(first)
+    rows = table.split("<tr")[2:]
+    assert [row.rpartition("<td>")[2].partition("</td>")[0] for row in rows[:2]] == ["–", number(behind, 2)]
+    assert "who is better, <code>hpsearch confirm</code> shows" in table
     none = client.get("/s/fine?where=lr<0").text
     assert "No trial that fits is complete." in none
