@@ -31,6 +31,12 @@ def loss_of(task: TrainingTask, output: Any, targets: Tensor, smoothing: float |
     return loss
 
 
+def numbers_of(task: TrainingTask, output: Any, targets: Tensor, prefix: str = "val") -> dict[str, Any]:
+    """``<prefix>_loss`` (the task's own) and ``<prefix>_<metric>`` of a batch of one model."""
+    numbers = {"loss": task.loss(output, targets), **task.metrics(output, targets)}
+    return {f"{prefix}_{name}": number for name, number in numbers.items()}
+
+
 def smoothed_cross_entropy(output: Tensor, targets: Tensor, smoothing: float | Tensor) -> Tensor:
     """Cross entropy of logits (B, C, ...) against (1 - s) of the class and s spread over all C, mean over the targets.
 

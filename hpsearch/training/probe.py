@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from hpsearch.objective import Split
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane, Way
-from hpsearch.training.loss import loss_of
+from hpsearch.training.loss import loss_of, numbers_of
 from hpsearch.training.precision import is_mixed, output_of
 from hpsearch.training.randomness import KeyedDropout
 from hpsearch.training.stack import Rows
 from hpsearch.training.structure import attributes_of
-from hpsearch.training.validation import numbers_of
 from hpsearch.training.worker import is_out_of_memory
 
 #: largest difference between a lane and the same model alone, relative to the largest number compared

@@ -17,7 +17,7 @@ from hpsearch.training.build import build, ready
 from hpsearch.training.course import Course, Orders, Outcome, Tell
 from hpsearch.training.data import Parts, prepare
 from hpsearch.training.diagnostics import layer_norms, mean_by_rows
-from hpsearch.training.loss import VALIDATION_BATCH, loss_of
+from hpsearch.training.loss import VALIDATION_BATCH, loss_of, numbers_of
 from hpsearch.training.optim import Optimizer, Weights
 from hpsearch.training.precision import dtype_of, output_of
 from hpsearch.training.randomness import Key, KeyedDropout, Purpose, permutation
@@ -116,9 +116,8 @@ def evaluate(
     sizes = []
     for batch in stretches(split, VALIDATION_BATCH):
         output, targets = output_of(task, model, ready(batch.inputs)), batch.targets
-        numbers = {"loss": task.loss(output, targets), **task.metrics(output, targets)}
-        for name, number in numbers.items():
-            sums.setdefault(f"{prefix}_{name}", []).append(torch.as_tensor(number))
+        for name, number in numbers_of(task, output, targets, prefix).items():
+            sums.setdefault(name, []).append(torch.as_tensor(number))
         sizes.append(len(targets))
     return {name: mean_by_rows(torch.stack(values), sizes) for name, values in sums.items()}
 

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from hpsearch.objective import TrainingTask
 from hpsearch.training.diagnostics import means_by_rows
-from hpsearch.training.loss import VALIDATION_BATCH
+from hpsearch.training.loss import VALIDATION_BATCH, numbers_of
 from hpsearch.training.precision import output_of
 from hpsearch.training.stack import Stack
 from hpsearch.training.step import Steps
@@ -19,12 +19,6 @@ from hpsearch.training.streaming import Part, stretches
 
 #: numbers by name, (K,) each
 Table = Mapping[str, Tensor]
-
-
-def numbers_of(task: TrainingTask, output: Any, targets: Tensor) -> dict[str, Any]:
-    """``val_loss`` and ``val_<metric>`` of a batch of one model."""
-    numbers = {"loss": task.loss(output, targets), **task.metrics(output, targets)}
-    return {f"val_{name}": number for name, number in numbers.items()}
 
 
 @final
