@@ -76,7 +76,7 @@ def _restorers() -> list[Callable[[], object]]:
         partial(torch.set_default_device, plain),
         partial(torch.set_grad_enabled, torch.is_grad_enabled()),
         partial(torch.set_num_threads, torch.get_num_threads()),
-        partial(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled()),
+        partial(_put_back_determinism, *_determinism()),
         partial(torch.autograd.set_detect_anomaly, torch.is_anomaly_enabled()),
         partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()),
         *[partial(setattr, module, name, getattr(module, name)) for module, name in flags],
@@ -86,3 +86,13 @@ def _restorers() -> list[Callable[[], object]]:
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         restore.append(partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
     return restore
+
+
+def _determinism() -> tuple[bool, bool]:
+    """Whether only deterministic algorithms are allowed, and whether the others merely warn."""
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+def _put_back_determinism(mode: bool, warn_only: bool) -> None:
+    if _determinism() != (mode, warn_only):  # to say it imports torch's compiler: 2 s of each worker's start
+        torch.use_deterministic_algorithms(mode, warn_only=warn_only)

@@ -330,6 +330,35 @@ def test_nothing_leaks_into_the_next_run(tmp_path):
     assert torch.equal(torch.get_rng_state(), before[2])
 
 
+@pytest.mark.parametrize("before", [(False, False), (True, False), (True, True)])
+def test_what_a_process_allows_comes_back(tmp_path, before):
+    """Of a user's own process, in which runs train inline."""
+    mode, warn_only = before
+    torch.use_deterministic_algorithms(mode, warn_only=warn_only)
+    try:
+        (last,) = attempt(tmp_path, body("import torch; torch.use_deterministic_algorithms(True); return 1"))
+        after = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert last.state is State.COMPLETE, last.error
+    assert after == before
+
+
+def test_a_cpu_worker_does_not_import_torchs_compiler(tmp_path):
+    """It is half of a worker's start, and a hundred megabytes."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.training.fusing import MLP, assignments, together\n"
+        "told = together(MLP, Path(sys.argv[1]), assignments([{'dropout': 0.1 * k} for k in range(3)]))\n"
+        "print(told.grouped[0].engine, 'torch._dynamo' in sys.modules)\n"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["vmap", "False"]
+
+
 def test_every_run_is_seeded_alike(tmp_path):
     source = body(
         "import random, numpy, torch",
