@@ -22,7 +22,7 @@ from hpsearch.space import Params
 from hpsearch.strategy import History
 from hpsearch.training import solo
 from hpsearch.training.data import Parts, prepare
-from hpsearch.training.groups import execute_all
+from hpsearch.training.groups import Trainer
 from hpsearch.training.load import load
 from hpsearch.training.optim import Weights
 from hpsearch.training.recipe import ModelParams, Recipe
@@ -161,7 +161,7 @@ def train(
         batches = batches_of(address, runs[0], device)
         feed = Feed(todo, lanes, stop_after, only_fused)
         cpu, wall = time.process_time(), time.perf_counter()
-        execute_all(feed.more(), workload, send=feed.send, stopped=feed.stopped, more=feed.more, device=device)
+        Trainer(device).train(feed.more(), workload, send=feed.send, stopped=feed.stopped, more=feed.more)
         passed = feed.passed
         passed.cpu_s, passed.wall_s = time.process_time() - cpu, time.perf_counter() - wall
     passed.steps = batches * sum(len(curve) for curve in passed.curves.values())

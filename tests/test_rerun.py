@@ -292,19 +292,18 @@ def test_a_run_that_the_record_has_pruned_is_trained_to_its_last_epoch_only(fold
 
 
 def test_a_run_that_was_trained_in_a_group_is_repeated_alone(folder: Path, tmp_path: Path) -> None:
-    from hpsearch.training.groups import execute_all
+    from hpsearch.training.groups import Trainer
 
     study = study_of(open_archive(f"sqlite:///{folder}/r.db").study("net").spec, folder)
     settings = [{"lr": 0.02 * (k + 1), "dropout": 0.1 * k} for k in range(4)]
     group = [Assignment(run=RunKey(0, k), params=params, attempt=1) for k, params in enumerate(settings)]
     said: list[Report] = []
-    execute_all(
+    Trainer("cpu").train(
         group,
         replace(workload_of(study, "cpu", tmp_path / "files"), lanes=4),
         send=said.extend,
         stopped=lambda run: False,
         more=list,
-        device="cpu",
     )
     epochs = [report for report in said if isinstance(report, EpochReport) and report.run == GOOD]
     end = next(report for report in said if isinstance(report, Finished) and report.run == GOOD)

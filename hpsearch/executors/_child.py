@@ -94,9 +94,10 @@ class _Worker:
         """Until the coordinator hangs up."""
         self._claim_output()
         faulthandler.enable()
-        from hpsearch.training.groups import execute_all
+        from hpsearch.training.groups import Trainer
 
         self._home, self._environment = Path.cwd(), dict(os.environ)
+        trainer = Trainer(self._device)
         self._send({"is": "ready", "pid": os.getpid()})
         while self._wait():
             packed = self._waiting[0][1]
@@ -105,13 +106,12 @@ class _Worker:
             assignments = self._take(packed)
             self._begin(assignments, workload)
             try:
-                execute_all(
+                trainer.train(
                     assignments,
                     workload,
                     send=self._pass_on,
                     stopped=self._stopped,
                     more=partial(self._more, packed, workload),
-                    device=self._device,
                 )
                 if self._hand:
                     raise RuntimeError("the training ended without a result")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import groupby
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from hpsearch.errors import ExecutorError
 from hpsearch.executor import Assignment, Executor
 from hpsearch.objective import Workload
 from hpsearch.trial import Lost, Report, RunKey
+
+if TYPE_CHECKING:
+    from hpsearch.training.groups import Trainer
 
 
 @final
@@ -36,6 +39,7 @@ class InlineExecutor(Executor):
         self._stopped: set[RunKey] = set()
         self._said: list[Report] = []
         self._closed = False
+        self._trainer: Trainer | None = None
 
     def capacity(self) -> int:
         grouped = any(assignment.group is not None for assignment, _ in self._waiting)
@@ -64,15 +68,15 @@ class InlineExecutor(Executor):
         """Train what waits and give all its reports; ``timeout_s`` bounds nothing here."""
         waiting, self._waiting = self._waiting, []
         for workload, share in groupby(waiting, lambda job: job[1]):
-            from hpsearch.training.groups import execute_all  # torch: seconds, so only where something is trained
+            from hpsearch.training.groups import Trainer  # torch: seconds, so only where something is trained
 
-            execute_all(
+            self._trainer = self._trainer or Trainer(self._device)
+            self._trainer.train(
                 [assignment for assignment, _ in share],
                 workload,
                 send=self._said.extend,
                 stopped=self._stopped.__contains__,
                 more=tuple,
-                device=self._device,
             )
         said, self._said = self._said, []
         return said
@@ -86,5 +90,5 @@ class InlineExecutor(Executor):
             self._said.append(Lost(run=waiting[0].run, attempt=waiting[0].attempt, cause="stopped"))
 
     def close(self) -> None:
-        self._closed = True
+        self._closed, self._trainer = True, None
         self._waiting.clear()

@@ -206,8 +206,7 @@ class Group:
         except Exception as error:  # noqa: BLE001 - they begin again, fewer of them, or alone
             too_large, reason = worker.is_out_of_memory(error), explain(error)
             del error
-            self.members = []
-            self._free()
+            self.close()
             return Ended(members=self._first, too_large=too_large and len(self._first) > 1, reason=reason), []
         for member in self.members:
             member.models, member.states = [], []
@@ -255,6 +254,17 @@ class Group:
                 raise error if isinstance(error, CannotFuse) else CannotFuse(explain(error)) from error
         self._lanes = max(self._lanes, len(self.members))
         member.models, member.states = [], []
+
+    def resume(self) -> None:
+        """Begin again with other runs, in lanes that are all free."""
+        self._lanes = 0
+
+    def close(self) -> None:
+        """Free what it has; it is no more."""
+        self.members, self._trainings = [], []
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def run_epoch(self, send: Callable[[Sequence[Report]], None]) -> Ended:
         """Train every lane for an epoch, report, and free the lanes of the runs that end or pause."""
@@ -385,12 +395,6 @@ class Group:
             member.known = known
             if not too_large or len(self.members) == 1:
                 member.course.save(member.states)  # alone it goes on from there
-        members, self.members = self.members, []
-        self._free()
+        members = self.members
+        self.close()
         return Ended(members=members, too_large=too_large and len(members) > 1, reason=reason)
-
-    def _free(self) -> None:
-        self._trainings = []
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()

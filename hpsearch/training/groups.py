@@ -28,42 +28,58 @@ Send = Callable[[Sequence[Report]], None]
 Place = tuple[Hashable, Hashable]
 
 
-def execute_all(
-    assignments: Sequence[Assignment],
-    workload: Workload,
-    *,
-    send: Send,
-    stopped: Callable[[RunKey], bool],
-    more: Callable[[], Sequence[Assignment]],
-    device: str,
-) -> None:
-    """Make an attempt at each: epoch reports as they come, and for each in the end one Finished or PausedReport.
+@final
+class Trainer:
+    """Trains what a worker has in hand, and keeps the last group for what it is given next.
+
+    Where all runs of a group end together, as runs of a fixed number of epochs do, nothing is in hand until the
+    coordinator has heard of it. What comes then has the lanes as they are: probed, measured, compiled, captured.
 
     Args:
-        assignments: the runs in hand, at most ``workload.lanes``.
-        workload: what all runs of the study share.
-        send: takes the reports of one moment: those of an epoch of a group go together.
-        stopped: True when the run is to end at its next report (Finished, cancelled).
-        more: runs that have been given meanwhile; asked between epochs, so that they fill lanes that are free.
         device: ``cpu``, ``cuda:0`` ...; ``auto`` is the first GPU there is, else the CPU.
     """
-    keep_memory()
-    _Hand(workload, send, stopped, more, worker.found(device)).train(assignments)
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._hand: _Hand | None = None
+
+    def train(
+        self,
+        assignments: Sequence[Assignment],
+        workload: Workload,
+        *,
+        send: Send,
+        stopped: Callable[[RunKey], bool],
+        more: Callable[[], Sequence[Assignment]],
+    ) -> None:
+        """Make an attempt at each: epoch reports as they come, and for each in the end one Finished or PausedReport.
+
+        Args:
+            assignments: the runs in hand, at most ``workload.lanes``.
+            workload: what all runs of the study share.
+            send: takes the reports of one moment: those of an epoch of a group go together.
+            stopped: True when the run is to end at its next report (Finished, cancelled).
+            more: runs that have been given meanwhile; asked between epochs, so that they fill lanes that are free.
+        """
+        keep_memory()
+        hand, self._hand = self._hand, None  # where an exception ends it, it is not gone on with
+        if hand is None or hand.workload != workload:
+            hand = _Hand(workload, worker.found(self._device))
+        hand.send, hand.stopped, hand.more = send, stopped, more
+        hand.train(assignments)
+        self._hand = hand
 
 
 @final
 class _Hand:
     """The runs in hand: those that wait in groups, and those that train alone, each with the reason."""
 
-    def __init__(
-        self,
-        workload: Workload,
-        send: Send,
-        stopped: Callable[[RunKey], bool],
-        more: Callable[[], Sequence[Assignment]],
-        device: str,
-    ) -> None:
-        self._workload, self._send, self._stopped, self._more, self._device = workload, send, stopped, more, device
+    send: Send
+    stopped: Callable[[RunKey], bool]
+    more: Callable[[], Sequence[Assignment]]
+
+    def __init__(self, workload: Workload, device: str) -> None:
+        self.workload, self._device = workload, device
         #: by what they share for good, and by their pace
         self._groups: dict[Place, deque[Member]] = {}
         self._alone: deque[tuple[Assignment, str]] = deque()
@@ -71,27 +87,31 @@ class _Hand:
         #: structures whose lanes may not differ in some floats, and how far they are parted: 1 or 2
         self._parted: dict[Hashable, int] = {}
         self._most = workload.lanes
+        #: the last group, and what its runs shared for good, while none has a lane
+        self._kept: tuple[Hashable, Group] | None = None
 
     def train(self, assignments: Sequence[Assignment]) -> None:
         """Until nothing is in hand."""
+        self._said.clear()
         self._take(assignments)
         while self._groups or self._alone:
             if self._groups:
                 self._train_group(next(iter(self._groups)))
             else:
+                self._let_go()
                 self._train_alone(*self._alone.popleft())
-            self._take(self._more())
+            self._take(self.more())
 
     def _take(self, assignments: Sequence[Assignment]) -> None:
         """Put runs that were given into groups."""
         if not assignments:
             return
-        if self._workload.lanes == 1:
+        if self.workload.lanes == 1:
             self._alone.extend((assignment, "") for assignment in assignments)
             return
-        with clean_process(self._workload.threads):
+        with clean_process(self.workload.threads):
             try:
-                objective = load(self._workload.objective)
+                objective = load(self.workload.objective)
             except ObjectiveError:
                 objective = None
             for assignment in assignments:
@@ -102,7 +122,7 @@ class _Hand:
 
     def _place(self, assignment: Assignment, task: TrainingTask) -> None:
         try:
-            member = prepare_member(assignment, task, self._workload, self._device, self._stopped)
+            member = prepare_member(assignment, task, self.workload, self._device, self.stopped)
         except CannotFuse as reason:
             self._alone.append((assignment, str(reason)))
         except BaseException:  # noqa: BLE001 - whatever its factory raises, the ordinary way reports it
@@ -119,29 +139,68 @@ class _Hand:
 
     def _train_group(self, key: Place) -> None:
         queue = self._groups[key]
-        with clean_process(self._workload.threads):
-            load(self._workload.objective)  # its folder is on sys.path while it trains
-            first = [queue.popleft() for _ in range(min(len(queue), self._most))]
-            group = Group(first, self._workload, self._most, self._device)
-            try:
-                ended, waiting = group.begin()
-            except CannotFuse as reason:
-                self._part([*first, *queue], key, str(reason))
-                return
-            queue.extendleft(reversed(waiting))
+        with clean_process(self.workload.threads):
+            load(self.workload.objective)  # its folder is on sys.path while it trains
+            group = self._resumed(key) or self._begun(key)
+            if group is not None:
+                self._train_lanes(group, key)
+        if not queue and self._groups.get(key) is queue:
+            del self._groups[key]
+
+    def _train_lanes(self, group: Group, key: Place) -> None:
+        """Until none of its lanes has a run; then it is kept."""
+        while group.members:
+            ended = group.run_epoch(self.send)
             if ended.over:
                 self._settle(ended, group)
-            else:
-                self._say(group, [*group.members, *queue])
-            while group.members:
-                ended = group.run_epoch(self._send)
-                self._settle(ended, group)
-                if ended.over:
-                    break
-                self._take(self._more())
-                self._refill(group, key)
-        if not queue:
-            self._groups.pop(key, None)
+                return
+            self._take(self.more())
+            self._refill(group, key)
+        self._kept = key[0], group
+
+    def _resumed(self, key: Place) -> Group | None:
+        """The group that was kept, with the first of these runs in its lanes; None where it is not theirs."""
+        if self._kept is None or self._kept[0] != key[0]:
+            self._let_go()
+            return None
+        group, queue = self._kept[1], self._groups[key]
+        group.resume()
+        while queue and len(group.members) < min(self._most, group.slots):
+            try:
+                group.add(queue[0])
+            except CannotFuse as reason:
+                if group.members:
+                    self._part(list(queue), key, str(reason), group.members)
+                break
+            queue.popleft()
+        if not group.members:  # they begin one of their own
+            self._let_go()
+            return None
+        self._say(group, [*group.members, *self._groups.get(key, ())])
+        return group
+
+    def _let_go(self) -> None:
+        """Free what the group that was kept has."""
+        if self._kept is not None:
+            self._kept[1].close()
+            self._kept = None
+
+    def _begun(self, key: Place) -> Group | None:
+        """A new group of the first of these runs; None where they cannot be one: they are placed otherwise."""
+        queue = self._groups[key]
+        first = [queue.popleft() for _ in range(min(len(queue), self._most))]
+        group = Group(first, self.workload, self._most, self._device)
+        try:
+            ended, waiting = group.begin()
+        except CannotFuse as reason:
+            self._part([*first, *queue], key, str(reason))
+            return None
+        queue.extendleft(reversed(waiting))
+        if ended.over:
+            self._settle(ended, group)
+            return None
+        self._say(group, [*group.members, *queue])
+        return group
 
     def _settle(self, ended: Ended, group: Group) -> None:
         """What an epoch could not go on with: too little memory, or an exception whose nobody knows."""
@@ -151,7 +210,7 @@ class _Hand:
                 self._groups.setdefault(self._place_of(member), deque()).appendleft(member)
             reason = f"out of memory with {len(ended.members)} lanes"
             self._report(ended.members, f"{group.engine}", self._most, reason)
-        elif ended.over:
+        else:
             for member in ended.members:
                 assignment = replace(member.assignment, from_epoch=member.course.epoch)
                 self._alone.append((assignment, ended.reason))
@@ -169,13 +228,16 @@ class _Hand:
         if not queue and place != key:
             self._groups.pop(place, None)
 
-    def _part(self, members: Sequence[Member], key: Place, reason: str) -> None:
-        """Try again with lanes that differ in less; where they differ in nothing, each trains alone."""
+    def _part(self, members: Sequence[Member], key: Place, reason: str, joined: Sequence[Member] = ()) -> None:
+        """Try again with lanes that differ in less; where they differ in nothing, each trains alone.
+
+        ``joined``: those of the group that have lanes, which they keep.
+        """
         del self._groups[key]
         form = members[0].key
         level = self._parted.get(form, 0)
         parted = self._place_of(members[0]) != key  # meanwhile, for the sake of others
-        if parted or (level < 2 and len({member.parted(2) for member in members}) > 1):
+        if parted or (level < 2 and len({member.parted(2) for member in [*joined, *members]}) > 1):
             self._parted[form] = level if parted else level + 1
             for member in members:
                 self._queue(member)
@@ -187,18 +249,18 @@ class _Hand:
 
     def _report(self, members: Sequence[Member], engine: str, lanes: int, reason: str) -> None:
         runs = tuple(member.assignment.run for member in members)
-        self._send([Grouped(runs=runs, engine=engine, device=self._device, lanes=lanes, reason=reason)])
+        self.send([Grouped(runs=runs, engine=engine, device=self._device, lanes=lanes, reason=reason)])
 
     def _train_alone(self, assignment: Assignment, reason: str) -> None:
         if reason:
             runs = tuple(a.run for a, why in [(assignment, reason), *self._alone] if why == reason)
             if reason not in self._said:
                 self._said.add(reason)
-                self._send([Grouped(runs=runs, engine="solo", device=self._device, lanes=1, reason=reason)])
+                self.send([Grouped(runs=runs, engine="solo", device=self._device, lanes=1, reason=reason)])
         worker.execute(
             assignment,
-            self._workload,
-            send=lambda report: self._send([report]),
-            stopped=lambda: self._stopped(assignment.run),
+            self.workload,
+            send=lambda report: self.send([report]),
+            stopped=lambda: self.stopped(assignment.run),
             device=self._device,
         )

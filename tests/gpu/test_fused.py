@@ -15,6 +15,7 @@ from hpsearch.executor import Assignment
 from hpsearch.objective import Data
 from hpsearch.training import step
 from hpsearch.training.data import prepare
+from hpsearch.training.groups import Trainer
 from hpsearch.training.randomness import Purpose, keep_mask, mask_key, orders, permutation, uniform
 from hpsearch.training.streaming import is_streamed
 from hpsearch.trial import PausedReport, RunKey, State
@@ -184,6 +185,21 @@ def test_lanes_end_are_moved_and_filled_again(tmp_path, task):
     told = together(task, tmp_path / "lanes", runs, lanes=3, device=CUDA)
     assert is_fused(told, engine=GRAPH), told.grouped
     assert_same(told, alone(task, tmp_path / "solo", runs, device=CUDA), keys(runs), 1e-7)
+
+
+def test_the_next_handful_has_the_steps_that_are_compiled(tmp_path, monkeypatch):
+    from torch._dynamo.utils import counters  # seconds, where every test here is skipped
+
+    monkeypatch.setattr(step, "COMPILED_STEPS", 0)
+    trainer = Trainer(CUDA)
+    runs = assignments(settings_of(6), until=2)
+    first = together(MLP, tmp_path / "lanes", runs[:3], device=CUDA, trainer=trainer)
+    compiled = counters["stats"]["unique_graphs"]
+    second = together(MLP, tmp_path / "lanes", runs[3:], device=CUDA, trainer=trainer)
+    assert counters["stats"]["unique_graphs"] == compiled > 0
+    assert is_fused(first, 3, COMPILED), first.grouped
+    assert is_fused(second, 3, COMPILED), second.grouped
+    assert_same(second, alone(MLP, tmp_path / "solo", runs[3:], device=CUDA), keys(runs[3:]), 1e-7)
 
 
 def test_a_larger_model_after_a_smaller_one_leaves_its_masks_alone(tmp_path):

@@ -14,7 +14,7 @@ from torch.nn import functional
 from hpsearch.executor import Assignment
 from hpsearch.objective import Data, ObjectiveAddress, TrainingTask, Workload
 from hpsearch.training.course import CHECKPOINT
-from hpsearch.training.groups import execute_all
+from hpsearch.training.groups import Trainer
 from hpsearch.training.worker import execute
 from hpsearch.trial import EpochReport, Finished, Grouped, PausedReport, Report, RunKey
 
@@ -190,9 +190,9 @@ def assignments(settings: Sequence[Mapping[str, Any]], until: int | None = None,
 
 
 def workload(task: type[TrainingTask], folder: Path, **changes: Any) -> Workload:
-    defaults = {"metric": "val_loss", "direction": "minimize", "lanes": 64, "fixed_lanes": True}
+    defaults = {"seed": 0, "metric": "val_loss", "direction": "minimize", "lanes": 64, "fixed_lanes": True}
     address = ObjectiveAddress(task.__module__, task.__qualname__, folder)
-    return Workload(study="s", objective=address, seed=0, files=folder / "files", **{**defaults, **changes})
+    return Workload(study="s", objective=address, files=folder / "files", **{**defaults, **changes})
 
 
 def together(
@@ -203,18 +203,18 @@ def together(
     more: Callable[[], Sequence[Assignment]] = tuple,
     stopped: Callable[[RunKey], bool] = lambda run: False,
     device: str = "cpu",
+    trainer: Trainer | None = None,
     **changes: Any,
 ) -> Told:
-    """Train runs in lanes, by what a worker calls."""
+    """Train runs in lanes, by what a worker calls; ``trainer``: of a worker that has trained others before."""
     folder.mkdir(parents=True, exist_ok=True)
     told = Told(folder)
-    execute_all(
+    (trainer or Trainer(device)).train(
         runs,
         workload(task, folder, **changes),
         send=lambda reports: told.sent.append(list(reports)),
         stopped=stopped,
         more=more,
-        device=device,
     )
     return told
 

@@ -9,7 +9,7 @@ import pytest
 from hpsearch.executor import Assignment
 from hpsearch.objective import ObjectiveAddress, Workload
 from hpsearch.training import step
-from hpsearch.training.groups import execute_all
+from hpsearch.training.groups import Trainer
 from hpsearch.training.worker import execute
 from hpsearch.trial import EpochReport, Finished, Grouped, RunKey
 
@@ -193,8 +193,8 @@ def together(case, folder, lanes):
         return [waiting.popleft() for _ in range(min(len(waiting), 2))]
 
     first = [waiting.popleft() for _ in range(lanes)]
-    execute_all(
-        first, workload(case, folder, lanes), send=reports.extend, stopped=lambda run: False, more=more, device="cpu"
+    Trainer("cpu").train(
+        first, workload(case, folder, lanes), send=reports.extend, stopped=lambda run: False, more=more
     )
     return reports
 

@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from hpsearch.objective import Data, Plateau
+from hpsearch.training.groups import Trainer
 from hpsearch.trial import EpochReport, Finished, Grouped, PausedReport, State
 from tests.training.fusing import (
     CNN,
     MLP,
+    STEPS,
     Small,
     Told,
     alone,
@@ -177,6 +179,72 @@ def test_a_lane_that_is_the_first_to_have_a_penalty_joins_the_others(tmp_path):
     told = together(MLP, tmp_path / "lanes", runs[:2], more=Later(*[[]] * 7, runs[2:]))
     assert is_fused(told)
     assert_same(told, alone(MLP, tmp_path / "solo", runs), keys(runs))
+
+
+# One handful after another
+
+CALLS = []
+
+
+class Noted(nn.Sequential):
+    """Its Python says whenever it runs."""
+
+    def forward(self, x):
+        CALLS.append(self)
+        return super().forward(x)
+
+
+class Watched(MLP):
+    def model(self, params):
+        return Noted(MLP.model(self, params))
+
+
+def test_lanes_that_all_ended_are_those_of_the_next_handful(tmp_path):
+    """Neither probed again nor recorded again; and to the bit as by a new worker."""
+    trainer = Trainer("cpu")
+    settings = [{"lr": 0.02 + 0.01 * k, "dropout": 0.05 * k, "epochs": 5} for k in range(12)]
+    first, second = assignments(settings), assignments(settings[::-1], first=12)
+    assert is_fused(together(Watched, tmp_path / "lanes", first, trainer=trainer))
+    before = len(CALLS)
+    told = together(Watched, tmp_path / "lanes", second, trainer=trainer)
+    mine = len(CALLS) - before
+    fresh = together(Watched, tmp_path / "fresh", second)
+    assert mine < 5 * (STEPS + 1) < len(CALLS) - before - mine  # one a step, one a validation
+    assert [(g.engine, g.lanes, g.runs) for g in told.grouped] == [("vmap", 12, tuple(keys(second)))]
+    for run in keys(second):
+        assert told.curve(run) == fresh.curve(run)
+        assert told.last(run).engine == "vmap, cpu, 12 lanes"
+    assert_same(told, alone(Watched, tmp_path / "solo", second), keys(second))
+
+
+def test_paused_runs_go_on_in_the_lanes_that_are_kept(tmp_path):
+    trainer, said = Trainer("cpu"), Told(tmp_path / "parts")
+    settings = [{"dropout": 0.1 * k, "weight_decay": 0.01 * k} for k in range(4)]
+    for until, some in ((2, settings), (4, settings[1:3]), (None, settings[1:3])):
+        runs = [run for run in assignments(settings, until=until) if run.params in some]
+        told = together(Long, tmp_path / "parts", runs, trainer=trainer)
+        said.sent += [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent]
+    whole = assignments(settings)[1:3]
+    assert_same(said, alone(Long, tmp_path / "solo", whole), keys(whole))
+
+
+def test_a_handful_of_another_kind_has_lanes_of_its_own(tmp_path):
+    trainer = Trainer("cpu")
+    runs = assignments([{}, {}, {"batch_size": 8}, {"batch_size": 8}, {}, {}])
+    for number in (0, 2, 4):
+        some = runs[number : number + 2]
+        told = together(MLP, tmp_path / "lanes", some, trainer=trainer)
+        assert is_fused(told, 2)
+        assert_same(told, alone(MLP, tmp_path / "solo", some), keys(some))
+
+
+def test_another_study_has_lanes_of_its_own(tmp_path):
+    """Its seed cuts the data in another way."""
+    trainer, runs = Trainer("cpu"), assignments([{}, {}])
+    together(MLP, tmp_path / "lanes", runs, trainer=trainer)
+    told = together(MLP, tmp_path / "other", runs, trainer=trainer, seed=1)
+    assert is_fused(told, 2)
+    assert_same(told, alone(MLP, tmp_path / "other", runs, seed=1), keys(runs))
 
 
 # Ends that are nobody's wish
@@ -405,3 +473,27 @@ def test_a_later_run_that_cannot_join_does_not_disturb_the_others(tmp_path):
     assert_same(told, alone(Sloped, tmp_path / "solo", runs), keys(runs))
     engines = [told.last(run).engine for run in keys(runs)]
     assert [engine.split(",")[0] for engine in engines] == ["vmap", "vmap", "solo", "vmap"]
+
+
+@pytest.mark.parametrize("second", [(3.0, 3.0, 3.0), (2.0, 3.0, 2.0, 3.0), (3.0, 2.0)])
+def test_a_handful_that_cannot_join_the_kept_lanes_has_some_of_its_own(tmp_path, second):
+    trainer = Trainer("cpu")
+    together(Sloped, tmp_path / "lanes", assignments([{"slope": 2.0}] * 2), trainer=trainer)
+    runs = assignments([{"slope": slope} for slope in second], first=2)
+    told = together(Sloped, tmp_path / "lanes", runs, trainer=trainer)
+    assert_same(told, alone(Sloped, tmp_path / "solo", runs), keys(runs))
+    assert {told.last(run).engine.split(",")[0] for run in keys(runs)} == {"vmap"}
+    last = together(Sloped, tmp_path / "lanes", assignments([{"slope": 3.0}] * 2, first=9), trainer=trainer)
+    assert is_fused(last, 2)
+
+
+def test_memory_that_was_too_little_is_not_tried_again(tmp_path, monkeypatch):
+    trainer, runs = Trainer("cpu"), assignments([{"lr": 0.05}] * 6)
+    monkeypatch.setattr(MEMORY, "room", 4)
+    monkeypatch.setattr(MEMORY, "batches", 0)
+    told = together(Limited, tmp_path / "lanes", runs, trainer=trainer)
+    assert told.grouped[0].reason == "out of memory with 6 lanes"
+    monkeypatch.setattr(MEMORY, "batches", 0)
+    told = together(Limited, tmp_path / "lanes", runs, trainer=trainer)
+    assert is_fused(told, 3)
+    assert not any(g.reason for g in told.grouped)
