@@ -4,144 +4,30 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from torch import nn
 
 from hpsearch.errors import ObjectiveError, Stopped
-from hpsearch.executor import Assignment
-from hpsearch.objective import TrainingTask, Workload
+from hpsearch.objective import Workload
 from hpsearch.training import worker
-from hpsearch.training.active import LiveRun
-from hpsearch.training.build import build
-from hpsearch.training.course import Course, Outcome
-from hpsearch.training.data import Parts, prepare
+from hpsearch.training.course import Outcome
 from hpsearch.training.fused import FusedTraining
-from hpsearch.training.lane import Lane, Way
+from hpsearch.training.lane import Lane
 from hpsearch.training.measure import lanes_that_pay
-from hpsearch.training.precision import dtype_of, noted
+from hpsearch.training.member import Known, Member
+from hpsearch.training.precision import noted
 from hpsearch.training.probe import RANDOM, CannotFuse, explain, generators, probe
-from hpsearch.training.recipe import ModelParams, Recipe, resolve
 from hpsearch.training.schedule import Rate
-from hpsearch.training.solo import check_smoothing
-from hpsearch.training.structure import Structure, structure_of
-from hpsearch.trial import STREAMED, Finished, PausedReport, Report, RunKey, State
+from hpsearch.trial import STREAMED, Finished, PausedReport, Report, State
 
-#: floats that lanes may differ in without a doubt; others are tried
-LIFTED = ("p", "momentum", "eps", "negative_slope", "alpha")
-
-
-@final
-@dataclass(frozen=True)
-class Known:
-    """What a group has found out: its forms, and the way they take, one a fold."""
-
-    forms: Sequence[nn.Module]
-    ways: Sequence[Way]
-
-
-@final
-@dataclass(kw_only=True)
-class Member:
-    """A run of a group: what it needs beside its lane."""
-
-    assignment: Assignment
-    task: TrainingTask
-    active: LiveRun
-    recipe: Recipe
-    course: Course
-    parts: tuple[Parts, ...]
-    #: one a fold, with the run's weights; [] when it has a lane
-    models: list[nn.Module]
-    structures: list[Structure]
-    #: what to go on from, one a fold; [] at the beginning
-    states: Sequence[dict[str, Any]]
-    #: the reports of this epoch
-    said: list[Report]
-    #: what is known of its group from before it ran out of memory
-    known: Known | None = None
-    seconds: float = 0.0
-    #: when it got its lane
-    started: float = 0.0
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for runs that may be tried in one group."""
-        recipe = self.recipe
-        loop = (recipe.optimizer, recipe.batch_size, recipe.clip is None, recipe.label_smoothing > 0)
-        return (loop, tuple(id(part) for part in self.parts), tuple(s.key for s in self.structures))
-
-    @property
-    def pace(self) -> Hashable:
-        """Equal for runs that may be in one group now: where data is streamed, of one seed and at one epoch."""
-        return (self.active.seed, self.course.epoch) if self.parts[0].streamed else ()
-
-    @property
-    def steps(self) -> int:
-        """Updates of the whole run, of one fold."""
-        return self.recipe.epochs * -(-len(self.parts[0].train.targets) // self.recipe.batch_size)
-
-    def parted(self, level: int) -> Hashable:
-        """What lanes must agree in besides: 0 nothing, 1 the floats that torch's layers do not have, 2 all floats."""
-        if level == 0:
-            return ()
-        return tuple(
-            (place, number)
-            for structure in self.structures
-            for place, number in sorted(structure.floats.items())
-            if level == 2 or place[1] not in LIFTED
-        )
-
-
-def prepare_member(
-    assignment: Assignment,
-    task: TrainingTask,
-    workload: Workload,
-    device: str,
-    stopped: Callable[[RunKey], bool],
-) -> Member:
-    """A run, ready to become a lane; where it was paused, ready to go on.
-
-    Raises:
-        CannotFuse: it has to train alone. Whatever the task's code raises.
-    """
-    said: list[Report] = []
-    run = assignment.run
-    active = LiveRun(assignment, workload, send=said.append, stopped=lambda: stopped(run), device=device)
-    active.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-    orders = worker.orders_of(active, workload)
-    recipe, given = resolve(task, active.params), ModelParams(active.params)
-    parts = prepare(task, workload.seed, device, given)
-    active.data = parts[0].fingerprint
-    models = []
-    for part in parts:
-        before = dict(vars(task))
-        models.append(build(task, given, part, active.seed).to(device, dtype_of(task)))
-        changed = [name for name, value in vars(task).items() if before.get(name) is not value]
-        if changed:
-            raise CannotFuse(f"{type(task).__name__}.model changes the task ({', '.join(changed)})")
-    given.check_read(task)
-    check_smoothing(recipe, active.params, parts[0])
-    structures = [structure_of(model, [task]) for model in models]
-    for structure in structures:
-        if structure.opaque:
-            raise CannotFuse(structure.opaque)
-    course = Course(recipe, active.params, orders)
-    return Member(
-        assignment=assignment,
-        task=task,
-        active=active,
-        recipe=recipe,
-        course=course,
-        parts=parts,
-        models=models,
-        structures=structures,
-        states=course.resume(),
-        said=said,
-    )
+#: lanes whose files are written at once
+WRITERS = 8
+#: what ends a run's attempt
+Last = Finished | PausedReport
 
 
 @final
@@ -279,16 +165,22 @@ class Group:
             return self._broken(error, saved)
         share = (time.monotonic() - began) / len(self.members)
         norms = self._trainings[0].norms()
-        reports: list[Report] = []
-        ended: list[int] = []
+        lasts: dict[int, Last] = {}
+        leaving = []
         for k, member in enumerate(self.members):
             member.seconds += share
-            last = self._after_epoch(member, k, [table[k] for table in tables], norms[k], reports)
+            last = self._hear(member, k, [table[k] for table in tables], norms[k])
             if last is not None:
-                reports.append(last)
-                ended.append(k)
+                lasts[k] = last
+            elif member.course.pausing or member.course.ended:
+                leaving.append(k)
+        lasts.update(zip(leaving, _at_once(self._left, leaving), strict=True))
+        reports: list[Report] = []
+        for k, member in enumerate(self.members):
+            reports += [*member.said, *([lasts[k]] if k in lasts else [])]
+            member.said.clear()
         send(reports)
-        for k in reversed(ended):
+        for k in sorted(lasts, reverse=True):
             self._leave(k)
         return Ended()
 
@@ -327,17 +219,11 @@ class Group:
             if models:
                 probe(training, models)
 
-    def _after_epoch(
-        self,
-        member: Member,
-        k: int,
-        tables: Sequence[Mapping[str, float]],
-        norms: Mapping[str, tuple[float, float]],
-        reports: list[Report],
-    ) -> Finished | PausedReport | None:
-        """Hear a lane's metrics: its last report, where it ends or pauses here."""
-        course, active = member.course, member.active
-        finished = Finished(run=active.key, attempt=active.attempt, state=State.FAILED)
+    def _hear(
+        self, member: Member, k: int, tables: Sequence[Mapping[str, float]], norms: Mapping[str, tuple[float, float]]
+    ) -> Last | None:
+        """Hear a lane's metrics: its last report, where it ends here with nothing to leave."""
+        course, active, finished = member.course, member.active, self._failed(member)
         try:
             metrics = course.judge(tables)
             if isinstance(metrics, Outcome):
@@ -350,33 +236,34 @@ class Group:
             return self._signed(worker.of_ending(finished, active, ending), member)
         except ObjectiveError as error:
             return self._signed(replace(finished, reason="study", error=worker.study_text(error)), member)
-        finally:
-            reports += member.said
-            member.said.clear()
         course.advance()
-        if course.pausing:
-            try:
-                course.save(self._states(k))
-            except Exception as error:  # noqa: BLE001 - its folder is gone, the disk is full: it costs this run only
-                broken = replace(finished, reason="exception", error=worker.traceback_text(error))
-                return self._signed(broken, member)
-            paused = PausedReport(run=active.key, attempt=active.attempt, epoch=course.epoch - 1)
-            return self._signed(paused, member)
-        if course.ended:
-            course.clear()
-            try:
-                outcome = course.outcome([training.best(k) for training in self._trainings])
-            except Exception as error:  # noqa: BLE001 - as above
-                broken = replace(finished, reason="exception", error=worker.traceback_text(error))
-                return self._signed(broken, member)
-            return self._signed(worker.of_outcome(finished, outcome), member)
         limit = self._workload.timeout_s
-        if limit is not None and time.monotonic() - member.started > limit:
-            late = replace(finished, reason="timeout", error=f"ran longer than {limit:g} s")
-            return self._signed(late, member)
+        late = limit is not None and time.monotonic() - member.started > limit
+        if late and not (course.pausing or course.ended):
+            return self._signed(replace(finished, reason="timeout", error=f"ran longer than {limit:g} s"), member)
         return None
 
-    def _signed(self, last: worker.Last, member: Member) -> worker.Last:
+    def _left(self, k: int) -> Last:
+        """The last report of a lane that ends or pauses here, once what it leaves is on disk."""
+        member = self.members[k]
+        course, active, finished = member.course, member.active, self._failed(member)
+        try:
+            if course.pausing:
+                course.save(self._states(k))
+                return self._signed(
+                    PausedReport(run=active.key, attempt=active.attempt, epoch=course.epoch - 1), member
+                )
+            course.clear()
+            outcome = course.outcome([training.best(k) for training in self._trainings])
+        except Exception as error:  # noqa: BLE001 - its folder is gone, the disk is full: it costs this run only
+            broken = replace(finished, reason="exception", error=worker.traceback_text(error))
+            return self._signed(broken, member)
+        return self._signed(worker.of_outcome(finished, outcome), member)
+
+    def _failed(self, member: Member) -> Finished:
+        return Finished(run=member.active.key, attempt=member.active.attempt, state=State.FAILED)
+
+    def _signed(self, last: Last, member: Member) -> Last:
         # Kernels of a batch that lanes share may round in another way: a convolution's do.
         how = f"{self.engine}{' + stream' * member.parts[0].streamed}"
         engine = noted(f"{how}, {self._device}, {self._lanes} lane{'s' * (self._lanes > 1)}", member.task)
@@ -398,3 +285,11 @@ class Group:
         members = self.members
         self.close()
         return Ended(members=members, too_large=too_large and len(members) > 1, reason=reason)
+
+
+def _at_once(leave: Callable[[int], Last], lanes: Sequence[int]) -> Sequence[Last]:
+    """For each of these lanes, in threads: files of 3 MB take 10 ms each to write, sum and sync."""
+    if len(lanes) < 2:
+        return [leave(k) for k in lanes]
+    with ThreadPoolExecutor(min(WRITERS, len(lanes)), thread_name_prefix="hpsearch.writer") as writers:
+        return list(writers.map(leave, lanes))

@@ -16,9 +16,10 @@ from hpsearch.errors import ObjectiveError
 from hpsearch.executor import Assignment
 from hpsearch.objective import TrainingTask, Workload
 from hpsearch.training import worker
-from hpsearch.training.group import Ended, Group, Member, prepare_member
+from hpsearch.training.group import Ended, Group
 from hpsearch.training.guard import clean_process, keep_memory
 from hpsearch.training.load import load
+from hpsearch.training.member import Member, prepare_member
 from hpsearch.training.probe import CannotFuse
 from hpsearch.training.step import expect
 from hpsearch.trial import Grouped, Report, RunKey
