@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 #: what to look at where nothing else explains a difference
 RANDOM = (
     "nothing around it has changed. Seeded are torch, numpy and random; what the training code takes from elsewhere "
-    "is not: data that has changed, the clock, os.urandom, the order of a set of strings, threads of its own"
+    "is not: data that has changed, the clock, os.urandom, the order of a set of strings, threads of its own; nor does "
+    "anybody see what training code keeps outside its process or in libraries for the next run to read"
 )
 #: for a run of a group that was equal at first. Measured on the digits: at lr 0.32 and momentum 0.97, the last bit of
 #: the loss alone parts two runs of the solo loop at the same epochs (8 to 12) as the group and the run alone

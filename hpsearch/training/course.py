@@ -20,6 +20,7 @@ from hpsearch.errors import ObjectiveError
 from hpsearch.space import Params
 from hpsearch.training.diagnostics import mean_of
 from hpsearch.training.recipe import Recipe
+from hpsearch.training.weights import copied
 from hpsearch.trial import Checkpoint, Direction
 
 CHECKPOINT = "hpsearch.pt"
@@ -128,7 +129,7 @@ class Course:
         """Leave the best weights in a file, whole or not at all."""
         folder = self._orders.checkpoint_dir.parent
         # Copies: a lane's tensors are views of all lanes' weights, which would be written whole.
-        models = [{name: tensor.detach().cpu().clone() for name, tensor in state.items()} for state in best]
+        models = [copied(state, torch.device("cpu")) for state in best]
         part, file = folder / f"{WEIGHTS}.part", folder / WEIGHTS
         torch.save({"of": self._identity(), "models": models}, part)
         with part.open("rb+") as opened:

@@ -33,6 +33,7 @@ from hpsearch.training.step import Batch, Step, Steps, compiled
 from hpsearch.training.streaming import Part, batches
 from hpsearch.training.structure import Place
 from hpsearch.training.validation import Validation
+from hpsearch.training.weights import load_state
 
 
 @final
@@ -116,6 +117,7 @@ class FusedTraining:
         lane = self.lanes[k]
         return {
             "model": self.stack.state(k),
+            "transient": self.stack.transient(k),
             "best": self.best(k),
             "buffers": {name: rows[k, self.stack.columns] for name, rows in self.buffers.items()},
             "steps": lane.steps,
@@ -125,10 +127,10 @@ class FusedTraining:
     def restore(self, k: int, state: Mapping[str, Any], model: nn.Module, floats: Mapping[Place, float]) -> None:
         """Go on from a state; ``model``: one of the lane's form, whose weights are of no account."""
         if state["best"]:
-            model.load_state_dict(state["best"])
+            load_state(model, state["best"])
             self.stack.put(k, model, floats)
             self.keep_best(k)
-        model.load_state_dict(state["model"])
+        load_state(model, state["model"], state["transient"])
         self.stack.put(k, model, floats)
         for name, rows in self.buffers.items():
             rows[k, self.stack.columns] = state["buffers"][name]

@@ -18,7 +18,7 @@ from hpsearch.training.course import Outcome
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane
 from hpsearch.training.measure import lanes_that_pay
-from hpsearch.training.member import Known, Member
+from hpsearch.training.member import Known, Member, witnesses
 from hpsearch.training.precision import noted
 from hpsearch.training.probe import RANDOM, CannotFuse, explain, generators, probe
 from hpsearch.training.schedule import Rate
@@ -37,6 +37,8 @@ class Ended:
 
     members: Sequence[Member] = ()
     too_large: bool = False
+    #: one of them may be to blame, and nobody knows which
+    sift: bool = False
     reason: str = ""
 
     @property
@@ -54,12 +56,15 @@ class Group:
         workload: what all runs of the study share.
         slots: how many lanes there may be.
         device: ``cpu``, ``cuda:0`` ...
+        captured: False: neither compiled nor captured, for the few steps that it has.
     """
 
-    def __init__(self, members: Sequence[Member], workload: Workload, slots: int, device: str) -> None:
+    def __init__(
+        self, members: Sequence[Member], workload: Workload, slots: int, device: str, *, captured: bool = True
+    ) -> None:
         self.members: list[Member] = []
         self.slots = slots
-        self._first, self._workload, self._device = list(members), workload, device
+        self._first, self._workload, self._device, self._captured = list(members), workload, device, captured
         self._trainings: list[FusedTraining] = []
         self._lanes = len(members)
 
@@ -113,13 +118,16 @@ class Group:
             for training, way in zip(self._trainings, first.known.ways, strict=True):
                 training.way = way
         last = len(self._first) - 1
-        self._probe([k for k, member in enumerate(self._first) if self._enter(member) or k in (0, last)])
+        tried = witnesses(self._first)
+        self._probe([k for k, member in enumerate(self._first) if self._enter(member) or k in tried])
         pay = len(self._first)
         if not self._workload.fixed_lanes and not first.known:
             pay = lanes_that_pay(self._trainings)
         for k in range(last, pay - 1, -1):
             self._leave(k)
         for training in self._trainings:
+            if not self._captured:
+                training.steps.capture_never()
             training.prepare()
         return pay
 
@@ -129,14 +137,15 @@ class Group:
         Raises:
             CannotFuse: it differs from the others in a float that lanes cannot differ in; it has no lane then.
         """
-        before = [set(training.stack.floats) for training in self._trainings]
+        before = [(set(training.stack.floats), training.way) for training in self._trainings]
         if self._enter(member):
             try:
                 self._probe([len(self.members) - 1])
             except Exception as error:
                 self._leave(len(self.members) - 1)
-                for training, known in zip(self._trainings, before, strict=True):
+                for training, (known, way) in zip(self._trainings, before, strict=True):
                     training.unlift(training.stack.floats.keys() - known)
+                    training.way = way
                 raise error if isinstance(error, CannotFuse) else CannotFuse(explain(error)) from error
         self._lanes = max(self._lanes, len(self.members))
         member.models, member.states = [], []
@@ -196,15 +205,12 @@ class Group:
             model = member.models[fold] if member.models else training.stack.form
             fresh |= bool(training.add(lane, model, floats))
             if member.states:
-                named = dict(model.named_buffers())
-                for name, buffer in member.states[fold]["transient"].items():
-                    named[name].copy_(buffer)
                 training.restore(k, member.states[fold], model, floats)
         return fresh
 
     def _states(self, k: int) -> list[dict[str, Any]]:
         """What a lane needs to go on, one a fold."""
-        return [{**training.state(k), "transient": training.stack.transient(k)} for training in self._trainings]
+        return [training.state(k) for training in self._trainings]
 
     def _leave(self, k: int) -> None:
         for training in self._trainings:
@@ -217,7 +223,7 @@ class Group:
         for fold, training in enumerate(self._trainings):
             models = {k: self.members[k].models[fold] for k in tried if self.members[k].models}
             if models:
-                probe(training, models)
+                probe(training, models, lambda k: self.members[k].remake())
 
     def _hear(
         self, member: Member, k: int, tables: Sequence[Mapping[str, float]], norms: Mapping[str, tuple[float, float]]
@@ -273,18 +279,21 @@ class Group:
         """Take every lane back to where the epoch began, for the runs to go on from there in another way."""
         too_large = worker.is_out_of_memory(error)
         reason = explain(error)
+        sift = not isinstance(error, CannotFuse)
         del error
         for training, checkpoint in zip(self._trainings, saved, strict=True):
             training.go_back(checkpoint)
+        members = self.disband()
+        return Ended(members=members, too_large=too_large and len(members) > 1, sift=sift, reason=reason)
+
+    def disband(self) -> Sequence[Member]:
+        """The members, each with its states, for other groups or to go on alone; the group is no more."""
         known = Known([t.stack.form for t in self._trainings], [t.way for t in self._trainings])
         for k, member in enumerate(self.members):
-            member.states = self._states(k)
-            member.known = known
-            if not too_large or len(self.members) == 1:
-                member.course.save(member.states)  # alone it goes on from there
+            member.states, member.known = self._states(k), known
         members = self.members
         self.close()
-        return Ended(members=members, too_large=too_large and len(members) > 1, reason=reason)
+        return members
 
 
 def _at_once(leave: Callable[[int], Last], lanes: Sequence[int]) -> Sequence[Last]:

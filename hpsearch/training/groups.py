@@ -88,6 +88,10 @@ class _Hand:
         #: structures whose lanes may not differ in some floats, and how far they are parted: 1 or 2
         self._parted: dict[Hashable, int] = {}
         self._most = workload.lanes
+        #: why no two runs may train together; "": they may
+        self._never = ""
+        #: a run has been put into a group
+        self._placed = False
         #: the last group, and what its runs shared for good, while none has a lane
         self._kept: tuple[Hashable, Group] | None = None
 
@@ -122,8 +126,9 @@ class _Hand:
                     self._alone.append((assignment, ""))
 
     def _place(self, assignment: Assignment, task: TrainingTask) -> None:
+        changes: list[str] = []
         try:
-            member = prepare_member(assignment, task, self.workload, self._device, self.stopped)
+            member = prepare_member(assignment, task, self.workload, self._device, self.stopped, changes)
         except CannotFuse as reason:
             self._alone.append((assignment, str(reason)))
         except BaseException:  # noqa: BLE001 - whatever its factory raises, the ordinary way reports it
@@ -131,6 +136,19 @@ class _Hand:
         else:
             expect(member.steps, self._device)
             self._queue(member)
+        if changes and self._placed:
+            self._never = f"{type(task).__name__}.model changes what all runs share ({', '.join(changes[:3])})"
+        self._placed = self._placed or bool(self._groups)
+        if self._never:
+            self._go_alone([member for queue in self._groups.values() for member in queue], self._never)
+            self._groups.clear()
+
+    def _go_alone(self, members: Sequence[Member], reason: str) -> None:
+        """From where they stand."""
+        for member in members:
+            if member.states:
+                member.course.save(member.states)
+            self._alone.append((replace(member.assignment, from_epoch=member.course.epoch), reason))
 
     def _queue(self, member: Member) -> None:
         self._groups.setdefault(self._place_of(member), deque()).append(member)
@@ -150,12 +168,19 @@ class _Hand:
 
     def _train_lanes(self, group: Group, key: Place) -> None:
         """Until none of its lanes has a run; then it is kept."""
+        reason = group.reason
         while group.members:
             ended = group.run_epoch(self.send)
             if ended.over:
                 self._settle(ended, group)
                 return
+            if group.members and group.reason != reason:  # a rung was left after the beginning: in validation
+                reason = group.reason
+                self._say(group, group.members)
             self._take(self.more())
+            if self._never:
+                self._go_alone(group.disband(), self._never)
+                return
             self._refill(group, key)
         self._kept = key[0], group
 
@@ -211,10 +236,29 @@ class _Hand:
                 self._groups.setdefault(self._place_of(member), deque()).appendleft(member)
             reason = f"out of memory with {len(ended.members)} lanes"
             self._report(ended.members, f"{group.engine}", self._most, reason)
+        elif ended.sift and len(ended.members) > 1:
+            self._sift(ended)
         else:
-            for member in ended.members:
-                assignment = replace(member.assignment, from_epoch=member.course.epoch)
-                self._alone.append((assignment, ended.reason))
+            self._go_alone(ended.members, ended.reason)
+
+    def _sift(self, ended: Ended) -> None:
+        """Train an epoch in halves, and halves of what raises again, until that goes alone; the others join again."""
+        order, fine = {member.assignment.run: k for k, member in enumerate(ended.members)}, list[Member]()
+        parts = deque(_halves(ended.members))
+        while parts:
+            some = parts.popleft()
+            group = Group(some, self.workload, len(some), self._device, captured=False)
+            ended, _ = group.begin()
+            if not ended.over:
+                ended = group.run_epoch(self.send)
+            if not ended.over:
+                fine += group.disband()
+            elif len(ended.members) > 1 and (ended.sift or ended.too_large):
+                parts.extend(_halves(ended.members))
+            else:
+                self._go_alone(ended.members, ended.reason)
+        for member in sorted(fine, key=lambda member: order[member.assignment.run], reverse=True):
+            self._groups.setdefault(self._place_of(member), deque()).appendleft(member)
 
     def _refill(self, group: Group, key: Place) -> None:
         """Fill free lanes with runs that wait; where lanes share their batches, with those of their pace."""
@@ -265,3 +309,8 @@ class _Hand:
             stopped=lambda: self.stopped(assignment.run),
             device=self._device,
         )
+
+
+def _halves(members: Sequence[Member]) -> list[Sequence[Member]]:
+    middle = len(members) // 2
+    return [members[:middle], members[middle:]]

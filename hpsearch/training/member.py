@@ -19,6 +19,7 @@ from hpsearch.training.lane import Way
 from hpsearch.training.precision import dtype_of
 from hpsearch.training.probe import CannotFuse
 from hpsearch.training.recipe import ModelParams, Recipe, resolve
+from hpsearch.training.shared import changed, shared_state
 from hpsearch.training.solo import check_smoothing
 from hpsearch.training.structure import Structure, structure_of
 from hpsearch.trial import Report, RunKey
@@ -54,6 +55,8 @@ class Member:
     states: Sequence[dict[str, Any]]
     #: the reports of this epoch
     said: list[Report]
+    #: makes its models anew, for what that does beside; they are of no account
+    remake: Callable[[], object]
     #: what is known of its group from before it ran out of memory
     known: Known | None = None
     seconds: float = 0.0
@@ -95,8 +98,11 @@ def prepare_member(
     workload: Workload,
     device: str,
     stopped: Callable[[RunKey], bool],
+    changes: list[str],
 ) -> Member:
     """A run, ready to become a lane; where it was paused, ready to go on.
+
+    ``changes`` gets the names of what runs share that making its models has changed.
 
     Raises:
         CannotFuse: it has to train alone. Whatever the task's code raises.
@@ -109,13 +115,11 @@ def prepare_member(
     recipe, given = resolve(task, active.params), ModelParams(active.params)
     parts = prepare(task, workload.seed, device, given)
     active.data = parts[0].fingerprint
-    models = []
-    for part in parts:
-        before = dict(vars(task))
-        models.append(build(task, given, part, active.seed).to(device, dtype_of(task)))
-        changed = [name for name, value in vars(task).items() if before.get(name) is not value]
-        if changed:
-            raise CannotFuse(f"{type(task).__name__}.model changes the task ({', '.join(changed)})")
+    before = shared_state(task)
+    try:
+        models = [build(task, given, part, active.seed).to(device, dtype_of(task)) for part in parts]
+    finally:
+        changes += changed(before, shared_state(task))
     given.check_read(task)
     check_smoothing(recipe, active.params, parts[0])
     structures = [structure_of(model, [task]) for model in models]
@@ -134,4 +138,15 @@ def prepare_member(
         structures=structures,
         states=course.resume(),
         said=said,
+        remake=lambda: [build(task, given, part, active.seed) for part in parts],
     )
+
+
+def witnesses(members: Sequence[Member]) -> set[int]:
+    """Members to be tried alone beside their lanes: together they have two values of every param that differs."""
+    chosen = {0, len(members) - 1}
+    for name, value in members[0].active.params.items():
+        others = [k for k, member in enumerate(members) if member.active.params.get(name) != value]
+        if others and not chosen.intersection(others):
+            chosen.add(others[0])
+    return chosen

@@ -6,7 +6,8 @@ What cannot be vmapped, or does not come out the same, trains alone, and the rea
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
@@ -24,6 +25,7 @@ from hpsearch.training.precision import is_mixed, output_of
 from hpsearch.training.randomness import KeyedDropout
 from hpsearch.training.stack import Rows
 from hpsearch.training.structure import attributes_of
+from hpsearch.training.weights import empty_buffers
 from hpsearch.training.worker import is_out_of_memory
 
 #: largest difference between a lane and the same model alone, relative to the largest number compared
@@ -40,7 +42,7 @@ RANDOM = "the forward draws random numbers of its own (torch, numpy, random), wh
 _PYTHON = "the forward reads numbers out of tensors (item, float, if): data-dependent Python"
 _KEPT = "tensors of the forward are used after it (torch.utils.checkpoint, something kept)"
 _WORDS = (
-    ("random", RANDOM),
+    ("random operation", RANDOM),
     (".item()", _PYTHON),
     ("data-dependent", _PYTHON),
     ("doesn't have storage", _PYTHON),  # tolist, numpy
@@ -53,6 +55,11 @@ _WORDS = (
     ("requires_grad_", "the forward calls requires_grad_"),
     ("escaped from inside", _KEPT),
     ("_NoopSaveInputs", _KEPT),  # torch.utils.checkpoint's, of torch 2.11
+    (
+        "must only return Tensors",
+        "the forward returns more than tensors (None, numbers)",
+    ),
+    ("memory_format", "the forward asks for another layout of memory (channels_last), which lanes cannot have"),
     ("mutated", "the forward changes a tensor in place that all lanes share"),
 )
 
@@ -61,12 +68,15 @@ class CannotFuse(Exception):
     """Why runs cannot train together, in words."""
 
 
-def probe(training: FusedTraining, references: Mapping[int, nn.Module]) -> None:
+def probe(
+    training: FusedTraining, references: Mapping[int, nn.Module], remake: Callable[[int], object] = lambda k: None
+) -> None:
     """Make a step without an update with all lanes, and alone with the reference models; sets ``training.way``.
 
     Args:
         training: with its lanes as they begin.
         references: lane -> a model of its own with the same weights.
+        remake: makes a lane's model once more, so that what it reads beside (globals) is as it is when it trains alone.
 
     Raises:
         CannotFuse: with the reason. What says that memory ran out.
@@ -87,6 +97,7 @@ def probe(training: FusedTraining, references: Mapping[int, nn.Module]) -> None:
         tables = _validate(training, [k for k, _ in tried])
         _same_attributes(stack.form, attributes)
         for k, model in tried:
+            remake(min(k, max(references)))
             with _untouched(model):
                 _compare_step(training, lanes[k], rows[k], model, losses[k], gradients[k])
                 _compare_buffers(training, model, moved, k)
@@ -154,17 +165,21 @@ def _dropouts(training: FusedTraining, lane: Lane, rows: Tensor, model: nn.Modul
         CannotFuse: it draws random numbers that have no key, or changes its own weights.
     """
     weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    empty = dict(empty_buffers(model))
     device = training.stack.flat.device
     state = generators(device)
     with torch.no_grad(), _untouched(model):
         calls = _alone(training, lane, rows, model)[1]
         output_of(training.task, model.eval(), training.prepared_for_validation(_some(training).inputs))
         changed = [n for n, p in model.named_parameters() if n in weights and not torch.equal(weights[n], p)]
+        filled = [n for n in empty if n not in dict(empty_buffers(model))]
     model.train()
     if generators(device) != state:
         raise CannotFuse(RANDOM)
     if changed:
         raise CannotFuse(f"the forward changes its own weights in place ({', '.join(changed[:3])})")
+    if filled:
+        raise CannotFuse(f"the forward fills buffers that are None before ({', '.join(filled[:3])})")
     return calls
 
 
@@ -176,7 +191,7 @@ def generators(device: torch.device) -> tuple[object, ...]:
 
 def _look(form: nn.Module) -> None:
     for name, module in form.named_modules():
-        if isinstance(module, nn.RNNBase):
+        if isinstance(module, nn.RNNBase | nn.LSTMCell):
             kind = type(module).__name__
             raise CannotFuse(f"{name or 'the model'} is an nn.{kind}, whose kernel takes one model at a time")
 
@@ -184,17 +199,17 @@ def _look(form: nn.Module) -> None:
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
     """Give the model back what a forward changes: the run may yet begin with it, in another group."""
-    kept = [(m, name, b, b.clone()) for m in model.modules() for name, b in m._buffers.items() if b is not None]
-    weights = [(p, p.detach().clone()) for p in model.parameters()]
+    held = [(module, dict(module._buffers)) for module in model.modules()]
+    tensors = [*model.parameters(), *model.buffers()]
+    kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
     try:
         yield
     finally:
-        for weight, numbers in weights:
-            weight.detach().copy_(numbers)
-        for module, name, buffer, numbers in kept:
-            with torch.no_grad():
-                buffer.copy_(numbers)
-            module._buffers[name] = buffer
+        with torch.no_grad():
+            for tensor, numbers in kept:
+                tensor.copy_(numbers)
+        for module, buffers in held:
+            module._buffers.update(buffers)
 
 
 def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[str, float]]:
@@ -282,5 +297,7 @@ def explain(error: BaseException) -> str:
     for mark, words in _WORDS:
         if mark in text:
             return words
+    if missing := re.search(r"Batching rule not implemented for (\S+)\.", text):
+        return f"torch.vmap has no rule for {missing[1]}"
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return f"the forward does not work for many lanes at once ({type(error).__name__}: {first[:160]})"

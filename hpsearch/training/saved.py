@@ -21,6 +21,7 @@ from hpsearch.training.load import load
 from hpsearch.training.precision import dtype_of
 from hpsearch.training.recipe import ModelParams
 from hpsearch.training.solo import evaluate
+from hpsearch.training.weights import load_state
 from hpsearch.trial import Checkpoint
 
 
@@ -46,7 +47,7 @@ def load_models(
         for state in _read(files / checkpoint.path, checkpoint.sha256):
             model = task.model(given)
             try:
-                model.load_state_dict(state)
+                load_state(model, state)
             except RuntimeError as error:
                 words = " ".join(str(error).split())
                 raise ObjectiveError(f"{objective}: its model does not take the kept weights: {words}") from error

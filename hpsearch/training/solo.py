@@ -24,6 +24,7 @@ from hpsearch.training.randomness import Key, KeyedDropout, Purpose, permutation
 from hpsearch.training.recipe import ModelParams, Recipe, resolve
 from hpsearch.training.schedule import Rate
 from hpsearch.training.streaming import Part, batches, stretches
+from hpsearch.training.weights import copied, load_state, transient_of
 
 
 @final
@@ -76,34 +77,27 @@ class Training:
 
     def keep_best(self) -> None:
         """Remember the model as it is."""
-        self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.best = copied(self.model.state_dict())
 
     def best_model(self) -> nn.Module:
         """The model with the weights remembered."""
         if self.best:
-            self.model.load_state_dict(self.best)
+            load_state(self.model, self.best)
         return self.model.eval()
 
     def state(self) -> dict[str, Any]:
         """All that ``restore`` needs to go on exactly."""
         optimizer = {"buffers": self.optimizer.buffers, "steps": self.optimizer.steps}
-        model = {"model": self.model.state_dict(), "transient": self._transient(), "best": self.best}
+        model = {"model": self.model.state_dict(), "transient": transient_of(self.model), "best": self.best}
         return {**model, **optimizer, "rate": self.rate.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        self.model.load_state_dict(state["model"])
-        for name, buffer in self._transient().items():
-            buffer.copy_(state["transient"][name])
+        load_state(self.model, state["model"], state["transient"])
         for name, buffer in self.optimizer.buffers.items():
             buffer.copy_(state["buffers"][name])
         self.optimizer.steps, self.best = state["steps"], state["best"]
         self.rate.restore(state["rate"])
-
-    def _transient(self) -> dict[str, Tensor]:
-        """Buffers that no ``state_dict`` has; a forward may move them all the same."""
-        saved = self.model.state_dict().keys()
-        return {name: buffer for name, buffer in self.model.named_buffers() if name not in saved}
 
 
 @torch.no_grad()

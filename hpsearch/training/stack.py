@@ -19,6 +19,7 @@ from hpsearch.training.lifted import LaneFunctions
 from hpsearch.training.optim import Weights
 from hpsearch.training.randomness import KeyedDropout, Stream
 from hpsearch.training.structure import Place
+from hpsearch.training.weights import copied
 
 #: elements: kernels may round in another way where a lane's matrix begins at an odd address
 ALIGNED = 16
@@ -64,6 +65,8 @@ class Stack:
         #: floats of modules in which the lanes differ, (S,) in double precision
         self.floats: dict[Place, Tensor] = {}
         self._modules = dict(model.named_modules())
+        #: a further name of a tensor that several modules have -> its first one; a module has one name, whoever has it
+        self._tied = self._further_names()
 
     @torch.no_grad()
     def put(self, slot: int, model: nn.Module, floats: Mapping[Place, float]) -> list[Place]:
@@ -98,10 +101,7 @@ class Stack:
         rows |= {name: part[slot] for name, part in (self.rest if rest is None else rest).items()}
         own = self.form.state_dict(keep_vars=True)
         names = {id(tensor): name for name, tensor in [*self.form.named_parameters(), *self.form.named_buffers()]}
-        return {
-            name: rows[names[id(tensor)]].clone() if id(tensor) in names else tensor.detach().clone()
-            for name, tensor in own.items()
-        }
+        return copied({name: rows[names[id(value)]] if id(value) in names else value for name, value in own.items()})
 
     def transient(self, slot: int) -> dict[str, Tensor]:
         """Copies of a slot's buffers that no ``state_dict`` has."""
@@ -128,6 +128,16 @@ class Stack:
         rows = torch.cat(pieces, 1)  # compiled, one kernel reads it piece by piece, writes it, and goes on with it
         out.copy_(rows)
         return rows
+
+    def _further_names(self) -> dict[str, str]:
+        first = {id(t): name for name, t in [*self.form.named_parameters(), *self.form.named_buffers()]}
+        held = [
+            (f"{path}.{own}".lstrip("."), tensor)
+            for path, module in self._modules.items()
+            for own, tensor in [*module._parameters.items(), *module._buffers.items()]
+            if tensor is not None
+        ]
+        return {name: first[id(tensor)] for name, tensor in held if first[id(tensor)] != name}
 
     def _layers(self) -> dict[str, slice]:
         layers: dict[str, slice] = {}
@@ -156,10 +166,12 @@ class Stack:
             weights: dict[str, Tensor], rest: dict[str, Tensor], floats: list[Tensor], keys: Any, *rows: Any
         ) -> tuple[Any, Rows]:
             state = {**weights, **rest}
+            state |= {name: state[first] for name, first in self._tied.items()}
             changed: dict[str, Tensor] = {}
 
             def model(*inputs: Any) -> Any:
-                output = functional_call(self.form, state, inputs)
+                # torch's own tying leaves a module that has two names with the lanes' tensors.
+                output = functional_call(self.form, state, inputs, tie_weights=False)
                 changed.update({name: state[name] for name in rest if state[name] is not rest[name]})
                 return output
 

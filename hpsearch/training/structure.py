@@ -8,7 +8,9 @@ each with its own; any other difference parts them, so nothing is ever shared si
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
+import re
 import sys
 import weakref
 from collections import deque
@@ -16,6 +18,7 @@ from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from pathlib import PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any, final
 
@@ -57,6 +60,8 @@ def structure_of(model: nn.Module, known: Sequence[object] = ()) -> Structure:
     for part in [*model.modules(), *model.parameters(), *model.buffers()]:
         writer.note(part)  # first, so that an attribute that refers to one is known as such
     key = writer.module(model, "")
+    if any(type(module).__module__.startswith("torch._dynamo") for module in model.modules()):
+        writer.opaque = "the model is compiled already (torch.compile); as it is, lanes are compiled where that pays"
     return Structure(key, writer.floats, writer.opaque)
 
 
@@ -64,7 +69,7 @@ def attributes_of(model: nn.Module) -> dict[Place, Hashable]:
     """Every attribute of every module, as plain values: what a forward must leave as it is."""
     found: dict[Place, Hashable] = {}
     for path, module in model.named_modules():
-        for name, value in module.__dict__.items():
+        for name, value in _held(module).items():
             if name not in _OWN:
                 writer = _Writer([*model.modules(), *model.parameters(), *model.buffers()])
                 found[path, name] = writer.value(value, name)
@@ -86,12 +91,12 @@ class _Writer:
             return ("again", self._seen[id(module)])
         self._written.add(id(module))
         own: list[Hashable] = [self._type(type(module)), module.training]
-        for name, value in sorted(module.__dict__.items()):
+        for name, value in sorted(_held(module).items()):
             if name in _OWN:
                 continue
             if name.endswith(_HOOKS):  # keyed by a number that counts all hooks of the process
                 own.append((name, tuple(self.value(hook, f"{path}.{name}") for hook in value.values())))
-            elif type(value) is float:
+            elif type(value) is float and name in module.__dict__:
                 self.floats[path, name] = value
                 own.append((name, "float"))
             else:
@@ -136,6 +141,10 @@ class _Writer:
             return ("float", value.hex())
         if isinstance(value, torch.device | ModuleType | slice | range) or value is Ellipsis:
             return (type(value).__name__, str(value))
+        if isinstance(value, PurePath | re.Pattern):
+            return (type(value).__name__, repr(value))
+        if isinstance(value, logging.Logger):
+            return ("logger", value.name)
         if isinstance(value, Enum):
             return (*self._named(type(value)), value.name)
         if id(value) in self._seen:
@@ -159,26 +168,17 @@ class _Writer:
 
     def _unregistered(self, module: nn.Module, path: str) -> Hashable:
         """A module that torch does not know of (in a plain list, in a closure): its numbers are not the lane's own."""
-        held = {k: list(v.values()) if k.endswith(_HOOKS) else v for k, v in module.__dict__.items()}
+        held = {k: list(v.values()) if k.endswith(_HOOKS) else v for k, v in _held(module).items()}
         return ("unregistered", self._type(type(module)), self.value(held, path))
 
     def _own(self, value: object, path: str) -> Hashable:
-        """The attributes of any object, in its ``__dict__`` and in slots."""
-        held = dict(getattr(value, "__dict__", {}))
-        for cls in type(value).__mro__:
-            slots = vars(cls).get("__slots__", ())
-            for name in [slots] if isinstance(slots, str) else slots:
-                private = name.startswith("__") and not name.endswith("__")
-                place = f"_{cls.__name__.lstrip('_')}{name}" if private else name
-                if place not in ("__dict__", "__weakref__") and hasattr(value, place):
-                    held[place] = getattr(value, place)
-        return tuple((name, self.value(thing, f"{path}.{name}")) for name, thing in held.items())
+        return tuple((name, self.value(thing, f"{path}.{name}")) for name, thing in _held(value).items())
 
     def _code(self, value: object, path: str) -> Hashable:
         if isinstance(value, type):
             return self._type(value)
         if isinstance(value, MethodType):
-            return ("method", value.__func__.__qualname__, self.value(value.__self__, path))
+            return ("method", self.value(value.__func__, path), self.value(value.__self__, path))
         if isinstance(value, partial):
             return (
                 "partial",
@@ -204,10 +204,10 @@ class _Writer:
 
     def _function(self, function: FunctionType, path: str) -> Hashable:
         if _importable(function):
-            return ("function", function.__module__, function.__qualname__)
+            return ("function", function.__module__, function.__qualname__, self._own(function, path))
         cells = [self.value(c.cell_contents, path) for c in function.__closure__ or ()]
         defaults = self.value(function.__defaults__, path), self.value(function.__kwdefaults__, path)
-        return ("function", self.value(function.__code__, path), tuple(cells), defaults)
+        return ("function", self.value(function.__code__, path), tuple(cells), defaults, self._own(function, path))
 
     def _type(self, cls: type) -> Hashable:
         """A class: by name where it can be imported, else (made in a function) by all that it holds."""
@@ -230,6 +230,19 @@ class _Writer:
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
         return (type(value).__name__, str(array.dtype), array.shape, digest)
+
+
+def _held(value: object) -> dict[str, Any]:
+    """The attributes of any object, in its ``__dict__`` and in slots."""
+    held = dict(getattr(value, "__dict__", {}))
+    for cls in type(value).__mro__:
+        slots = vars(cls).get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            private = name.startswith("__") and not name.endswith("__")
+            place = f"_{cls.__name__.lstrip('_')}{name}" if private else name
+            if place not in ("__dict__", "__weakref__") and hasattr(value, place):
+                held[place] = getattr(value, place)
+    return held
 
 
 def _plain(member: object) -> object:

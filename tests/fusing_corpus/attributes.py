@@ -1,5 +1,10 @@
 """Python attributes that differ between trials and change the forward."""
 
+import logging
+import re
+from pathlib import Path
+from types import MethodType
+
 import torch
 from corpus_data import Small, vectors
 from torch import nn
@@ -80,6 +85,53 @@ class Closure(Vectors):
     def model(self, params):
         scale = params["scale"]
         return ByLambda(gate=lambda x: torch.sigmoid(scale * x))
+
+
+class Patched(Vectors):
+    """A forward put in place of the class's, with a param in its closure."""
+
+    def model(self, params):
+        net, scale = ByName(activation="relu"), params["scale"]
+
+        def forward(self, x):
+            return scale * ByName.forward(self, x)
+
+        net.forward = MethodType(forward, net)
+        return net
+
+
+class FunctionAttribute(Vectors):
+    """A function that keeps a param as its attribute."""
+
+    def model(self, params):
+        def gate(x):
+            return torch.sigmoid(gate.scale * x)
+
+        gate.scale = params["scale"]
+        return ByLambda(gate=gate)
+
+
+class BySlot(Net):
+    __slots__ = ("scale",)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x)) * self.scale)
+
+
+class Slot(Vectors):
+    """A module with ``__slots__``."""
+
+    def model(self, params):
+        net = BySlot()
+        net.scale = params["scale"]
+        return net
+
+
+class Clerk(Vectors):
+    """A model that keeps a logger, a path and a pattern."""
+
+    def model(self, params):
+        return ByName(activation="relu", log=logging.getLogger("x"), path=Path("x"), pattern=re.compile("x"))
 
 
 class Depth(Net):

@@ -33,6 +33,51 @@ class Containers(Vectors):
         return Net()
 
 
+class Twins(nn.Module):
+    """One layer under two names, one inside a list, and a BatchNorm that is used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(8, 8)
+        self.b = self.a
+        self.norm = nn.BatchNorm1d(8)
+        self.body = nn.Sequential(self.a, nn.ReLU(), self.norm, self.a, self.norm)
+        self.last = nn.Linear(8, 4)
+        self.other = nn.Linear(8, 4)
+        self.other.bias = self.last.bias
+
+    def forward(self, x):
+        y = self.body(torch.tanh(self.b(x)))
+        return self.last(y) + self.other(x)
+
+
+class Shared(Vectors):
+    """Modules that have several names, and a bias of two layers."""
+
+    def model(self, params):
+        return Twins()
+
+
+class Versioned(nn.Linear):
+    """Has more than tensors in its ``state_dict``."""
+
+    def get_extra_state(self):
+        return {"version": 2}
+
+    def set_extra_state(self, state):
+        assert state == {"version": 2}
+
+
+class ExtraState(Vectors):
+    def model(self, params):
+        return nn.Sequential(Versioned(8, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+class Compiled(Vectors):
+    def model(self, params):
+        return torch.compile(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)), backend="eager")
+
+
 class Frozen(Vectors):
     """A backbone that does not train (requires_grad False), with a BatchNorm whose statistics do move."""
 

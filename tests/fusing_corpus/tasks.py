@@ -1,5 +1,7 @@
 """Tasks with a loss, metrics or an augmentation of their own, and models that return more than a tensor."""
 
+import os
+
 import numpy as np
 import torch
 from corpus_data import Small, images, numbers, vectors
@@ -172,3 +174,96 @@ class Searched(Vectors):
 
     def model(self, params):
         return net(params["dropout"])
+
+
+class Scaled(nn.Module):
+    """Reads a number that its class has."""
+
+    scale = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, x):
+        return self.inner(x) * type(self).scale
+
+
+class ClassAttribute(Vectors):
+    def model(self, params):
+        Scaled.scale = params["scale"]
+        return Scaled()
+
+
+class SharedDict(Vectors):
+    """Keeps a param of the run in a dict of the class's, and reads it in the loss."""
+
+    config = {}  # noqa: RUF012
+
+    def model(self, params):
+        self.config["scale"] = params["scale"]
+        return net()
+
+    def loss(self, output, target):
+        return F.cross_entropy(output * self.config["scale"], target)
+
+
+GAMMA = 0.0
+
+
+class GlobalNumber(Vectors):
+    def model(self, params):
+        global GAMMA
+        GAMMA = params["scale"]
+        return net()
+
+    def loss(self, output, target):
+        p = output.softmax(1).gather(1, target[:, None])
+        return (-((1 - p) ** GAMMA) * p.log()).mean()
+
+
+class EnvironmentVariable(Vectors):
+    """Where nobody looks: only a step alone shows it."""
+
+    def model(self, params):
+        os.environ["CORPUS_SCALE"] = str(params["scale"])
+        return net()
+
+    def loss(self, output, target):
+        return F.cross_entropy(output * float(os.environ["CORPUS_SCALE"]), target)
+
+
+class Cached(Vectors):
+    """What the first run leaves in the task is the same for all."""
+
+    table = None
+
+    def model(self, params):
+        if self.table is None:
+            self.table = torch.arange(1.0, 5.0, dtype=torch.float64)
+        return net()
+
+    def loss(self, output, target):
+        return F.cross_entropy(output, target, weight=self.table)
+
+
+class NoneBeside(Vectors):
+    """Returns None beside its output in validation, and reads numbers in its metrics."""
+
+    def model(self, params):
+        return Beside()
+
+    def loss(self, output, target):
+        return F.cross_entropy(output[0], target)
+
+    def metrics(self, output, target):
+        return {"accuracy": (output[0].argmax(1) == target).double().mean().item()}
+
+
+class Beside(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, x):
+        return self.inner(x), (self.inner[0](x) if self.training else None)

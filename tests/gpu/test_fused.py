@@ -152,6 +152,22 @@ def test_what_is_random_is_the_same_on_both_devices():
     assert torch.equal(*numbers)
 
 
+class Waiting(MLP):
+    """Its metric waits for the device, which a capture does not allow."""
+
+    def metrics(self, output, target):
+        torch.cuda.synchronize()
+        return {"accuracy": (output.argmax(1) == target).double().mean()}
+
+
+def test_a_rung_that_validation_leaves_is_said_once(tmp_path):
+    runs = assignments(settings_of(3), until=3)
+    told = together(Waiting, tmp_path / "lanes", runs, device=CUDA)
+    assert [bool(grouped.reason) for grouped in told.grouped] == [False, True], told.grouped
+    assert "not captured in validation" in told.grouped[1].reason
+    assert_same(told, alone(Waiting, tmp_path / "solo", runs, device=CUDA), keys(runs), 1e-7)
+
+
 # Company
 
 

@@ -69,6 +69,9 @@ CASES = [
     Case("structure.py:FrozenStatistics", DROPOUT),
     Case("structure.py:Unused"),
     Case("structure.py:Lazy"),
+    Case("structure.py:Shared"),
+    Case("structure.py:ExtraState"),
+    Case("structure.py:Compiled", solo="compiled already"),
     Case("structure.py:Scripted", solo="ScriptModule"),
     Case("slopes.py:Slopes", {**SLOPE, "alpha": [0.5, 1.0, 1.5, 2.0]}),
     Case("slopes.py:FunctionalSlope", SLOPE),
@@ -85,6 +88,10 @@ CASES = [
     Case("attributes.py:Closure", SCALE, groups=4),
     Case("attributes.py:Repeats", {"width": [1, 2, 1, 3]}, groups=3),
     Case("attributes.py:WholeParams", SCALE, groups=4),
+    Case("attributes.py:Patched", SCALE, groups=4),
+    Case("attributes.py:FunctionAttribute", SCALE, groups=4),
+    Case("attributes.py:Slot", SCALE, groups=4),
+    Case("attributes.py:Clerk"),
     Case("hooks.py:ForwardHook"),
     Case("hooks.py:HookWithParam", SCALE, groups=4),
     Case("hooks.py:CountingHook", solo="changes"),
@@ -101,6 +108,7 @@ CASES = [
     Case("buffers.py:PythonCounter", solo="changes attributes of the model (n)"),
     Case("buffers.py:MovingAverage", {"decay": [0.9, 0.5, 0.99, 0.0]}),
     Case("buffers.py:LastOutput", solo="changes attributes of the model (seen)"),
+    Case("buffers.py:FilledInForward", solo="fills buffers that are None before (mean)"),
     Case("data_dependent.py:Item", solo=DATA_DEPENDENT),
     Case("data_dependent.py:Branch", solo=DATA_DEPENDENT),
     Case("data_dependent.py:Shape"),
@@ -149,6 +157,12 @@ CASES = [
     Case("tasks.py:TwoHeads"),
     Case("tasks.py:DictOutput"),
     Case("tasks.py:Probabilities"),
+    Case("tasks.py:ClassAttribute", SCALE, solo="what all runs share (Scaled.scale)"),
+    Case("tasks.py:SharedDict", SCALE, solo="what all runs share (SharedDict.config)"),
+    Case("tasks.py:GlobalNumber", SCALE, solo="what all runs share (tasks.GAMMA)"),
+    Case("tasks.py:EnvironmentVariable", SCALE, solo="not that of the model alone"),
+    Case("tasks.py:Cached"),
+    Case("tasks.py:NoneBeside", solo="more than tensors"),
     Case(
         "tasks.py:Searched",
         {**DROPOUT, "label_smoothing": [0.1, 0.2, 0.3, 0.05], "clip": [0.1, 1.0, 0.5, 10.0], "l1": [0, 1e-3, 1e-2, 0]},
@@ -250,6 +264,7 @@ def test_a_run_in_a_lane_is_the_run_alone(case, tmp_path, monkeypatch):
     assert all(case.solo in reason for reason in reasons), reasons
     assert sorted(run for group in groups for run in group.runs) == sorted(RUNS)
 
-    if fused:  # two lanes for five runs: lanes are freed and filled again; and every step that can be is recorded
+    # Two lanes for five runs: lanes are freed and filled again; and every step that can be is recorded.
+    if fused or "share" in case.solo:
         monkeypatch.setattr(step, "TAPED_AFTER", 0)
         assert_same(together(case, tmp_path / "few", 2), expected)

@@ -1,5 +1,7 @@
 """What a worker does with the runs it has in hand: who trains together, and what becomes of each."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -342,13 +344,97 @@ def test_an_exception_in_the_middle_costs_its_run_alone(tmp_path):
     """The run with mark 1 raises after its second epoch; lanes are measured one by one here."""
     runs = assignments([{"mark": mark, "lr": 0.05} for mark in (0.0, 1.0, 0.3, 0.1)])
     told, solo = together(Failing, tmp_path / "lanes", runs), alone(Failing, tmp_path / "solo", runs)
-    assert told.grouped[0].engine == "vmap"
-    assert "IndexError" in told.grouped[1].reason
+    first, others, broken = told.grouped
+    assert (first.engine, others.engine, broken.engine) == ("vmap", "vmap", "solo")
+    assert (others.runs, others.reason) == ((key(0), key(2), key(3)), "")
+    assert broken.runs == (key(1),)
+    assert "IndexError" in broken.reason
     last = told.last(key(1))
     assert (last.state, last.reason, len(told.curve(key(1)))) == (State.FAILED, "exception", 1)
     assert last.error == solo.last(key(1)).error
     assert "[][0]" in last.error
     assert_same(told, solo, [key(0), key(2), key(3)])
+
+
+class Lazy(MLP):
+    """Keeps in the task what the first model needs; later ones find it."""
+
+    table = None
+
+    def model(self, params):
+        if self.table is None:
+            type(self).table = torch.ones(3, dtype=torch.float64)
+        return MLP.model(self, params)
+
+    def loss(self, output, target):
+        return nn.functional.cross_entropy(output, target, weight=self.table)
+
+
+def test_what_the_first_model_leaves_for_all_parts_nobody(tmp_path):
+    runs = assignments([{"lr": 0.05}] * 3)
+    told = together(Lazy, tmp_path / "lanes", runs)
+    assert is_fused(told, 3)
+    assert_same(told, alone(Lazy, tmp_path / "solo", runs), keys(runs))
+
+
+class Leaky(MLP):
+    """Keeps a param of the last model where all read it."""
+
+    scale = 1.0
+
+    def model(self, params):
+        type(self).scale = params["scale"]
+        return MLP.model(self, params)
+
+    def loss(self, output, target):
+        return nn.functional.cross_entropy(self.scale * output, target)
+
+
+def test_a_later_run_that_changes_what_all_share_ends_the_group(tmp_path):
+    """Its lanes go on alone, each with its own number, from where they stand; so does what waits."""
+    runs = assignments([{"scale": scale, "epochs": 5} for scale in (1.0, 1.0, 1.0, 3.0, 1.0)])
+    told = together(Leaky, tmp_path / "lanes", runs[:3], more=Later([], runs[3:]), lanes=2)
+    assert_same(told, alone(Leaky, tmp_path / "solo", runs), keys(runs))
+    assert told.grouped[0].engine == "vmap"
+    assert told.grouped[-1].engine == "solo"
+    assert "changes what all runs share (Leaky.scale)" in told.grouped[-1].reason
+    assert {told.last(run).engine for run in keys(runs)} == {"solo, cpu"}
+    again = together(Leaky, tmp_path / "again", assignments([{"scale": 1.0}] * 2, first=9))
+    assert is_fused(again, 2)
+
+
+class Cholesky(nn.Module):
+    """Raises where the weights are not finite; how many lanes there are it cannot know."""
+
+    def __init__(self):
+        super().__init__()
+        self.square, self.last = nn.Parameter(torch.randn(5, 5)), nn.Linear(5, 3)
+
+    def forward(self, x):
+        factor = torch.linalg.cholesky(self.square @ self.square.T + torch.eye(5, dtype=x.dtype))
+        return self.last(torch.relu(x @ factor))
+
+
+class Factored(MLP):
+    def model(self, params):
+        return Cholesky()
+
+
+def test_a_diverging_lane_that_makes_its_step_raise_leaves_the_others_as_they_are(tmp_path):
+    good = assignments([{"lr": 0.01 * (1 + k % 5), "epochs": 6} for k in range(14)])
+    bad = assignments([{"lr": 1e30, "epochs": 6}] * 2, first=20)
+    without = together(Factored, tmp_path / "without", good)
+    told = together(Factored, tmp_path / "with", [*good[:3], bad[0], *good[3:11], bad[1], *good[11:]])
+    solo = alone(Factored, tmp_path / "solo", bad)
+    for run in keys(good):
+        assert told.curve(run) == without.curve(run)
+        assert [r.layers for r in told.epochs(run)] == [r.layers for r in without.epochs(run)]
+        assert told.last(run).engine.startswith("vmap"), told.grouped
+    for run in keys(bad):
+        assert (told.last(run).state, told.last(run).reason) == (solo.last(run).state, solo.last(run).reason)
+        assert len(told.curve(run)) == len(solo.curve(run)) == 1
+        assert told.last(run).engine.startswith("solo")
+    assert [g.lanes for g in told.grouped] == [16, 14, 1]
 
 
 class Broken(MLP):
@@ -497,3 +583,68 @@ def test_memory_that_was_too_little_is_not_tried_again(tmp_path, monkeypatch):
     told = together(Limited, tmp_path / "lanes", runs, trainer=trainer)
     assert is_fused(told, 3)
     assert not any(g.reason for g in told.grouped)
+
+
+class Counting(Sloped):
+    """Lanes are measured one by one: a number is read."""
+
+    def metrics(self, output, target):
+        return {"accuracy": (output.argmax(1) == target).double().mean().item()}
+
+
+def test_a_later_run_that_cannot_join_leaves_the_others_their_way(tmp_path):
+    runs = assignments([{"slope": slope, "epochs": 6} for slope in (2.0, 2.0, 3.0, 2.0)])
+    told = together(Counting, tmp_path / "lanes", runs[:2], more=Later(runs[2:]))
+    assert_same(told, alone(Counting, tmp_path / "solo", runs), keys(runs))
+    assert [told.last(run).engine.split(",")[0] for run in keys(runs)] == ["vmap", "vmap", "solo", "vmap"]
+
+
+class Ambient(MLP):
+    """Its loss reads a param from where nobody looks."""
+
+    def model(self, params):
+        os.environ["HPSEARCH_TEST_KIND"] = params["kind"]
+        return MLP.model(self, params)
+
+    def loss(self, output, target):
+        smoothing = 0.3 if os.environ["HPSEARCH_TEST_KIND"] == "smooth" else 0.0
+        return nn.functional.cross_entropy(output, target, label_smoothing=smoothing)
+
+
+def test_two_values_of_every_param_are_tried(tmp_path, monkeypatch):
+    """The first and the last lane agree in it."""
+    monkeypatch.setenv("HPSEARCH_TEST_KIND", "")
+    runs = assignments([{"kind": kind} for kind in ("plain", "plain", "smooth", "plain")])
+    told = together(Ambient, tmp_path / "lanes", runs)
+    assert_same(told, alone(Ambient, tmp_path / "solo", runs), keys(runs))
+    assert {told.last(run).engine for run in keys(runs)} == {"solo, cpu"}
+
+
+class Filling(nn.Module):
+    """Two buffers that are None until the first batch; no state_dict has the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(5, 3)
+        self.register_buffer("mean", None)
+        self.register_buffer("scale", None, persistent=False)
+
+    def forward(self, x):
+        if self.mean is None:
+            self.mean, self.scale = x.detach().mean(0), x.detach().std(0)
+        return self.last((x - self.mean) / self.scale)
+
+
+class Filled(MLP):
+    def model(self, params):
+        return Filling()
+
+
+@pytest.mark.parametrize("ways", ["lanes solo", "solo lanes", "lanes lanes", "solo solo"])
+def test_a_buffer_that_the_first_batch_fills_outlives_a_pause(tmp_path, ways):
+    first, second = (together if way == "lanes" else alone for way in ways.split())
+    settings = [{"lr": 0.05}] * 2
+    told = first(Filled, tmp_path / "parts", assignments(settings, until=2))
+    told.sent = [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent]
+    told.sent += second(Filled, tmp_path / "parts", assignments(settings)).sent
+    assert_same(told, alone(Filled, tmp_path / "whole", assignments(settings)), keys(assignments(settings)))

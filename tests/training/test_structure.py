@@ -4,8 +4,12 @@ import collections
 import enum
 import functools
 import itertools
+import logging
 import random
+import re
+import types
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +125,18 @@ def looped(n):
     return things
 
 
+def attributed(n):
+    def act(x):
+        return x * act.scale
+
+    act.scale = n
+    return act
+
+
+class SlottedNet(Net):
+    __slots__ = ("kind", "scale")
+
+
 def foreign(slope=0.1, seed=0, kind=nn.LeakyReLU):
     """A module in a plain list: torch does not know of its parameters."""
     torch.manual_seed(seed)
@@ -182,6 +198,12 @@ HELD = {
     "partial": (lambda n: functools.partial(add, y=n), 1, 2),
     "partial of a closure": (lambda n: functools.partial(closure(n), 3), 1, 2),
     "method": (lambda n: Config(n, 0.5).__eq__, 1, 2),
+    "a closure as a method": (lambda n: types.MethodType(closure(n), 3), 1, 2),
+    "a function's attribute": (attributed, 1, 2),
+    "logger": (logging.getLogger, "a", "b"),
+    "path": (Path, "a", "b"),
+    "pattern": (re.compile, "a", "b"),
+    "pattern's flags": (lambda n: re.compile("a", n), 0, re.IGNORECASE),
     "code": (lambda n: eval(f"lambda x: x + {n}"), 1, 2),
     "operation": (lambda n: eval(f"lambda x: x {n} 2"), "+", "*"),
     "a class made in a function": (made_class, 1, 2),
@@ -221,6 +243,18 @@ def test_hooks_belong_to_a_model_whatever_came_before_them():
     assert structure_of(hooked(1)).key == first.key
     assert structure_of(hooked(2)).key != first.key
     assert structure_of(Net()).key != first.key
+
+
+def test_slots_of_modules_are_compared_and_no_lane_can_have_its_own():
+    first, again, other = (structure_of(SlottedNet(kind="a", scale=scale)) for scale in (0.1, 0.1, 0.2))
+    assert first.key == again.key
+    assert first.key != other.key
+    assert first.floats.keys() == structure_of(Net()).floats.keys()
+    assert first.key != structure_of(SlottedNet(kind="b", scale=0.1)).key
+    model = SlottedNet(kind="a", scale=0.1)
+    before = attributes_of(model)
+    model.kind = "b"
+    assert attributes_of(model) != before
 
 
 def test_floats_of_modules_are_apart_and_by_place():
