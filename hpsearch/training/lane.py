@@ -37,6 +37,9 @@ class Way:
     augment: bool = True
     loss: bool = True
     metrics: bool = True
+    #: a batch that is the same for all lanes (in validation; in training where data is streamed) is one tensor for all;
+    #: else each lane has a copy, which its forward may change in place by numbers of its own
+    shared: bool = True
     #: dropouts of one forward; None: not known yet
     dropouts: int | None = None
 

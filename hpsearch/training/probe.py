@@ -23,6 +23,7 @@ from hpsearch.training.loss import loss_of, numbers_of
 from hpsearch.training.precision import is_mixed, output_of
 from hpsearch.training.randomness import KeyedDropout
 from hpsearch.training.stack import Rows
+from hpsearch.training.streaming import stretches
 from hpsearch.training.structure import attributes_of
 from hpsearch.training.worker import is_out_of_memory
 
@@ -117,8 +118,10 @@ def _train(
     dropouts = _dropouts(training, lanes[first], rows[first], references[first])
     before = {name: part.clone() for name, part in stack.rest.items()}
     error: Exception | None = None
-    for augment, loss in product([True, False] if training.task.augment else [True], [True, False]):
-        training.way = Way(augment=augment, loss=loss, dropouts=dropouts)
+    streamed = training.parts.streamed
+    prepared = [True, False] if training.task.augment and not streamed else [True]
+    for augment, loss, shared in product(prepared, [True, False], [True, False] if streamed else [True]):
+        training.way = Way(augment=augment, loss=loss, shared=shared, dropouts=dropouts)
         leaves = stack.leaves(k)
         try:
             forward = training.forward(k)
@@ -201,8 +204,8 @@ def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[
     split, stack = _some(training), training.stack
     before = {name: rows.clone() for name, rows in stack.rest.items()}
     error: Exception | None = None
-    for metrics in (True, False):
-        training.way = replace(training.way, metrics=metrics)
+    for metrics, shared in product([True, False], [True, False] if training.way.shared else [False]):
+        training.way = replace(training.way, metrics=metrics, shared=shared)
         try:
             return training.evaluate(split, wanted, captured=False)
         except Exception as failure:
@@ -215,8 +218,7 @@ def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[
 
 
 def _some(training: FusedTraining) -> Split:
-    split = training.parts.validation
-    return Split(split.inputs[:_VALIDATED], split.targets[:_VALIDATED])
+    return next(stretches(training.parts.validation, _VALIDATED))
 
 
 def _compare_step(
