@@ -101,8 +101,7 @@ def sealed_test(
 
 
 def _checked(task: TrainingTask, params: ModelParams) -> Data:
-    task.params = params
-    data = task.data()
+    data = _made(task, params)
     if not isinstance(data, Data) or not isinstance(data.inputs, Tensor) or not isinstance(data.targets, Tensor):
         raise ObjectiveError(f"data: must return hpsearch.Data of two tensors, not {type(data).__name__}")
     if len(data.inputs) != len(data.targets):
@@ -116,6 +115,14 @@ def _checked(task: TrainingTask, params: ModelParams) -> Data:
     if task.stream not in (True, False, None):
         raise ObjectiveError(f"stream: must be True, False or None (by size), not {task.stream!r}")
     return data
+
+
+def _made(task: TrainingTask, params: ModelParams) -> object:
+    task.params = params
+    try:
+        return task.data()
+    finally:
+        del task.params  # another run's would be read
 
 
 def _cut(task: TrainingTask, data: Data, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hpsearch.errors import ObjectiveError
 from hpsearch.objective import Split
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane, Way
@@ -280,6 +281,8 @@ def _same_attributes(form: nn.Module, before: Mapping[Any, Any]) -> None:
 
 def explain(error: BaseException) -> str:
     """An exception of a forward under vmap, in words."""
+    if isinstance(error, ObjectiveError):
+        return str(error)
     text = str(error)
     for mark, words in _WORDS:
         if mark in text:
