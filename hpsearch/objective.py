@@ -246,7 +246,8 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def data(self) -> Data:
-        """All data; the same whenever the params it reads are the same.
+        """All data; the same whenever the params it reads are the same. Called with random, numpy and torch seeded by
+        the study's seed, so that what it draws is the same in every worker.
 
         It may read the run's hyperparameters in ``self.params``: a fixed value of the study file
         (``images: data/mnist``) says where the data is. Relative paths are relative to the study file's folder
