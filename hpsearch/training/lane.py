@@ -34,6 +34,7 @@ class Lane:
 class Way:
     """Which parts of a task go through vmap with the model; the others take the lanes one after the other."""
 
+    #: what prepares a batch: the data's ``transform`` and ``augment``
     augment: bool = True
     loss: bool = True
     metrics: bool = True

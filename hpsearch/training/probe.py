@@ -120,7 +120,7 @@ def _train(
     before = {name: part.clone() for name, part in stack.rest.items()}
     error: Exception | None = None
     streamed = training.parts.streamed
-    prepared = [True, False] if training.task.augment and not streamed else [True]
+    prepared = [True, False] if not streamed and (training.task.augment or training.parts.transform) else [True]
     for augment, loss, shared in product(prepared, [True, False], [True, False] if streamed else [True]):
         training.way = Way(augment=augment, loss=loss, shared=shared, dropouts=dropouts)
         leaves = stack.leaves(k)

@@ -52,6 +52,14 @@ class Pictures(Small):
         return Data(pictures, classes(), transform=lambda batch: batch.permute(0, 3, 1, 2).double() / 255 - 0.5)
 
 
+class TransformedByHand(MLP):
+    """A number is read out of a batch before a model sees it."""
+
+    def data(self):
+        data = MLP.data(self)
+        return Data(data.inputs, data.targets, transform=lambda batch: batch / 10 if batch.max() > 4 else batch)
+
+
 class PlainBytes(MLP):
     def data(self):
         return Data((noise(5) + 2).clamp(0, 255).to(torch.uint8), classes())
@@ -286,9 +294,9 @@ class FillsZeros(MLP):
 
 
 TASKS = [
-    InPlace, InPlaceByHand, InPlaceByBuffer, FillsZeros, Folded, Augmented, AugmentedByHand, Pictures, PlainBytes,
-    Regression, Frozen, ReplacesBuffer, ManyMetrics, TensorMetrics, LossByHand, TwoOutputs, TwoOutputsLossByHand,
-    FewExamples, Lazy, Initialised, Integers, PerPixel,
+    TransformedByHand, InPlace, InPlaceByHand, InPlaceByBuffer, FillsZeros, Folded, Augmented, AugmentedByHand,
+    Pictures, PlainBytes, Regression, Frozen, ReplacesBuffer, ManyMetrics, TensorMetrics, LossByHand, TwoOutputs,
+    TwoOutputsLossByHand, FewExamples, Lazy, Initialised, Integers, PerPixel,
 ]  # fmt: skip
 
 
