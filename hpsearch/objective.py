@@ -184,6 +184,20 @@ SCHEDULES: Mapping[str, Schedule] = {
 }
 
 
+@final
+class _ParamsOfData:
+    """``TrainingTask.params`` where nobody has set it."""
+
+    def __get__(self, task: TrainingTask | None, owner: type[TrainingTask]) -> Params:
+        if task is None:
+            return MappingProxyType({})
+        raise ObjectiveError(
+            f"{owner.__name__}.params: is there for data alone, while hpsearch calls it; it is of no one run",
+            hint="model has the hyperparameters as its argument, and may hand on in its output what loss needs; "
+            "a transform may use a variable of data",
+        )
+
+
 class TrainingTask(ABC):
     """What to train; hpsearch owns the loop, so it can train hundreds of runs together.
 
@@ -232,7 +246,8 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def data(self) -> Data:
-        """All data; the same whenever the params it reads are the same.
+        """All data; the same whenever the params it reads are the same. Called with random, numpy and torch seeded by
+        the study's seed, so that what it draws is the same in every worker.
 
         It may read the run's hyperparameters in ``self.params``: a fixed value of the study file
         (``images: data/mnist``) says where the data is. Relative paths are relative to the study file's folder
@@ -241,8 +256,9 @@ class TrainingTask(ABC):
 
     #: the study file's folder; set by hpsearch before ``data`` is called
     study_dir: Path = Path()
-    #: the hyperparameters, reserved ones aside, for ``data`` to read; set by hpsearch before it is called
-    params: Params = MappingProxyType({})
+    #: the hyperparameters, reserved ones aside, for ``data`` to read; set by hpsearch while it calls that, and an error
+    #: at any other time: data are kept for other runs, and one task serves them all
+    params = _ParamsOfData()
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean loss of a batch, a scalar. Default: cross entropy for classes, mean squared error for float targets.

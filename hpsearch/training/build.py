@@ -25,7 +25,7 @@ def build(task: TrainingTask, params: ModelParams, parts: Parts, seed: int) -> n
         raise ObjectiveError(f"model: must return a torch.nn.Module, not {type(model).__name__}")
     if any(is_lazy(p) for p in model.parameters()):
         with torch.no_grad():
-            model.eval()(ready(parts, torch.float32, parts.train.inputs[:2]).cpu())
+            model.eval()(ready(parts, torch.float32, parts.train.inputs[:2].clone()).cpu())
     if task.init is not None:
         initialise(model, task.init)
     if not any(p.requires_grad for p in model.parameters()):

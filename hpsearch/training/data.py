@@ -14,6 +14,7 @@ from hpsearch.errors import ObjectiveError
 from hpsearch.objective import Data, Split, TrainingTask
 from hpsearch.space import Params
 from hpsearch.training.fingerprint import fingerprint
+from hpsearch.training.guard import seeded
 from hpsearch.training.precision import dtype_of
 from hpsearch.training.randomness import Purpose, permutation
 from hpsearch.training.recipe import ModelParams
@@ -54,7 +55,7 @@ def prepare(task: TrainingTask, seed: int, device: str, params: ModelParams = _N
         if made_for == (task, seed, device) and all(name in params and params[name] == read[name] for name in read):
             return parts
     seen = params.fresh()
-    data = _checked(task, seen)
+    data = _checked(task, seed, seen)
     pairs = _pairs(task, data, seed, device)
     for name in seen.read:
         params.get(name)  # so it counts as read there too
@@ -89,7 +90,7 @@ def sealed_test(
     task: TrainingTask, seed: int, device: str, params: ModelParams = _NO_PARAMS
 ) -> tuple[Part, Callable[[Tensor], Tensor] | None]:
     """The test part (the official one, or the last by the study's seed), and its transform. No search calls this."""
-    data = _checked(task, params)
+    data = _checked(task, seed, params)
     transform = data.transform
     if data.test_inputs is not None and data.test_targets is not None:
         data = Data(inputs=data.test_inputs, targets=data.test_targets)
@@ -100,9 +101,8 @@ def sealed_test(
     return _take(task, data, rows, device, streamed), transform
 
 
-def _checked(task: TrainingTask, params: ModelParams) -> Data:
-    task.params = params
-    data = task.data()
+def _checked(task: TrainingTask, seed: int, params: ModelParams) -> Data:
+    data = _made(task, seed, params)
     if not isinstance(data, Data) or not isinstance(data.inputs, Tensor) or not isinstance(data.targets, Tensor):
         raise ObjectiveError(f"data: must return hpsearch.Data of two tensors, not {type(data).__name__}")
     if len(data.inputs) != len(data.targets):
@@ -116,6 +116,15 @@ def _checked(task: TrainingTask, params: ModelParams) -> Data:
     if task.stream not in (True, False, None):
         raise ObjectiveError(f"stream: must be True, False or None (by size), not {task.stream!r}")
     return data
+
+
+def _made(task: TrainingTask, seed: int, params: ModelParams) -> object:
+    task.params = params
+    try:
+        with seeded(seed):  # what it draws is the same in every worker, whatever ran there before
+            return task.data()
+    finally:
+        del task.params  # another run's would be read
 
 
 def _cut(task: TrainingTask, data: Data, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -276,14 +276,17 @@ class FusedTraining:
     def _body(self, k: int) -> Callable[..., tuple[Tensor, Rows]]:
         """A function of (leaves, keys, rows (K, B), extra, shared), tensors only."""
         loss, split, streamed = partial(loss_of, self.task), self.parts.train, self.parts.streamed
+        common = self.way.shared
 
         def train(model: Callable[..., Any], extra: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Any:
             if self.way.augment and not streamed:
                 inputs = self.prepared(inputs, extra)
+            if not common and streamed:
+                inputs = inputs.clone()
             output = output_of(self.task, model, inputs, lanes=True)
             return loss(output, targets, extra.get("smoothing")) if self.way.loss else output
 
-        over = self.stack.over_lanes(train, k, shared=2 if streamed else 0)
+        over = self.stack.over_lanes(train, k, shared=(2 if common else 1) if streamed else 0)
 
         def run(
             leaves: Rows, keys: Any, rows: Tensor, extra: Mapping[str, Tensor], shared: tuple[Tensor, ...]
@@ -293,12 +296,13 @@ class FusedTraining:
             if not self.way.augment and not streamed:
                 one_by_one = [self.prepared(inputs[j], tree_map(lambda t, j=j: t[j], extra)) for j in range(k)]
                 inputs = torch.stack(one_by_one)
-            output, changed = over(leaves, keys, extra, inputs, targets)
+            given = inputs.expand(k, *inputs.shape) if streamed and not common else inputs
+            output, changed = over(leaves, keys, extra, given, targets)
             if self.way.loss:
                 return output, changed
             smoothing, own = extra.get("smoothing", [None] * k), [targets] * k if streamed else targets
-            return torch.stack(
-                [loss(tree_map(lambda t, j=j: t[j], output), own[j], smoothing[j]) for j in range(k)]
+            return torch.stack(  # a loss may change its targets in place
+                [loss(tree_map(lambda t, j=j: t[j], output), own[j].clone(), smoothing[j]) for j in range(k)]
             ), changed
 
         return run
@@ -357,7 +361,7 @@ class FusedTraining:
 
     def evaluate(self, split: Part, wanted: Sequence[int], *, captured: bool = True) -> dict[int, dict[str, float]]:
         """``val_loss`` and ``val_<metric>`` of the wanted lanes, means over the part's examples."""
-        return self._validation.of(split, self.width, wanted, vmapped=self.way.metrics, captured=captured)
+        return self._validation.of(split, self.width, wanted, self.way, captured=captured)
 
     def prepared_for_validation(self, inputs: Tensor) -> Tensor:
         """Inputs as stored -> as the models take them."""

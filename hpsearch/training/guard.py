@@ -25,6 +25,18 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run the body with everything seeded; afterwards random numbers go on where they stood."""
+    restore = _generators()
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        for put_back in restore:
+            put_back()
+
+
 def keep_memory() -> None:
     """Let the C library keep freed memory for the next step, where it can be told so (glibc).
 
@@ -69,9 +81,6 @@ def _restorers() -> list[Callable[[], object]]:
     # "cpu" is what get_default_device says when nothing is set; None sets nothing, and costs no call per operation.
     plain = None if device.type == "cpu" else device
     restore: list[Callable[[], object]] = [
-        partial(random.setstate, random.getstate()),
-        partial(np.random.set_state, np.random.get_state()),
-        partial(torch.set_rng_state, torch.get_rng_state()),
         partial(torch.set_default_dtype, torch.get_default_dtype()),
         partial(torch.set_default_device, plain),
         partial(torch.set_grad_enabled, torch.is_grad_enabled()),
@@ -82,6 +91,15 @@ def _restorers() -> list[Callable[[], object]]:
         *[partial(setattr, module, name, getattr(module, name)) for module, name in flags],
         partial(os.chdir, os.getcwd()),  # noqa: PTH109
         partial(sys.path.__setitem__, slice(None), list(sys.path)),
+    ]
+    return restore + _generators()
+
+
+def _generators() -> list[Callable[[], object]]:
+    restore: list[Callable[[], object]] = [
+        partial(random.setstate, random.getstate()),
+        partial(np.random.set_state, np.random.get_state()),
+        partial(torch.set_rng_state, torch.get_rng_state()),
     ]
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         restore.append(partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))

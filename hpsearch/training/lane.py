@@ -34,9 +34,13 @@ class Lane:
 class Way:
     """Which parts of a task go through vmap with the model; the others take the lanes one after the other."""
 
+    #: what prepares a batch: the data's ``transform`` and ``augment``
     augment: bool = True
     loss: bool = True
     metrics: bool = True
+    #: a batch that is the same for all lanes (in validation; in training where data is streamed) is one tensor for all;
+    #: else each lane has a copy, which its forward may change in place by numbers of its own
+    shared: bool = True
     #: dropouts of one forward; None: not known yet
     dropouts: int | None = None
 

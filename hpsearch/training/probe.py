@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hpsearch.errors import ObjectiveError
 from hpsearch.objective import Split
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane, Way
@@ -24,6 +25,7 @@ from hpsearch.training.loss import loss_of, numbers_of
 from hpsearch.training.precision import is_mixed, output_of
 from hpsearch.training.randomness import KeyedDropout
 from hpsearch.training.stack import Rows
+from hpsearch.training.streaming import stretches
 from hpsearch.training.structure import attributes_of
 from hpsearch.training.weights import empty_buffers
 from hpsearch.training.worker import is_out_of_memory
@@ -128,8 +130,10 @@ def _train(
     dropouts = _dropouts(training, lanes[first], rows[first], references[first])
     before = {name: part.clone() for name, part in stack.rest.items()}
     error: Exception | None = None
-    for augment, loss in product([True, False] if training.task.augment else [True], [True, False]):
-        training.way = Way(augment=augment, loss=loss, dropouts=dropouts)
+    streamed = training.parts.streamed
+    prepared = [True, False] if not streamed and (training.task.augment or training.parts.transform) else [True]
+    for augment, loss, shared in product(prepared, [True, False], [True, False] if streamed else [True]):
+        training.way = Way(augment=augment, loss=loss, shared=shared, dropouts=dropouts)
         leaves = stack.leaves(k)
         try:
             forward = training.forward(k)
@@ -216,8 +220,8 @@ def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[
     split, stack = _some(training), training.stack
     before = {name: rows.clone() for name, rows in stack.rest.items()}
     error: Exception | None = None
-    for metrics in (True, False):
-        training.way = replace(training.way, metrics=metrics)
+    for metrics, shared in product([True, False], [True, False] if training.way.shared else [False]):
+        training.way = replace(training.way, metrics=metrics, shared=shared)
         try:
             return training.evaluate(split, wanted, captured=False)
         except Exception as failure:
@@ -230,8 +234,7 @@ def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[
 
 
 def _some(training: FusedTraining) -> Split:
-    split = training.parts.validation
-    return Split(split.inputs[:_VALIDATED], split.targets[:_VALIDATED])
+    return next(stretches(training.parts.validation, _VALIDATED))
 
 
 def _compare_step(
@@ -293,6 +296,8 @@ def _same_attributes(form: nn.Module, before: Mapping[Any, Any]) -> None:
 
 def explain(error: BaseException) -> str:
     """An exception of a forward under vmap, in words."""
+    if isinstance(error, ObjectiveError):
+        return str(error)
     text = str(error)
     for mark, words in _WORDS:
         if mark in text:

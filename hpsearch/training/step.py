@@ -160,9 +160,11 @@ class Steps:
             return play(*_tensors(batch))
 
         try:
-            _, play = record(lambda: step(batch), _tensors(batch))
-            other = _other(batch)
-            results = [[one(other), *(rows.clone() for rows in self._rows())] for one in self._each_kept(step, tape)]
+            tried = _copied(batch)
+            _, play = record(lambda: step(tried), _tensors(tried))
+            results = [
+                [one(_other(batch)), *(rows.clone() for rows in self._rows())] for one in self._each_kept(step, tape)
+            ]
         except Exception:  # noqa: BLE001 - whatever cannot be recorded; what is wrong with the step itself it says later
             return None
         return tape if all(_same_bits(a, b) for a, b in zip(*results, strict=True)) else None
@@ -180,7 +182,8 @@ class Steps:
             step = self._plain(len(batch.rows), True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's, about itself
-                self._kept(lambda: step(batch))
+                tried = replace(batch, shared=tuple(tensor.clone() for tensor in batch.shared))
+                self._kept(lambda: step(tried))
         except Exception as error:  # noqa: BLE001 - whatever a compiler cannot take
             self._leave("compiled", error)
             self._compiles = False
@@ -280,6 +283,7 @@ def _capture(body: Callable[[], Any], inputs: Sequence[Tensor], pool: Any) -> Ca
 
 
 def _copied(batch: Batch) -> Batch:
+    """A batch to try a step with: a forward may change the data that it shares in place."""
     numbers = {f.name: getattr(batch.numbers, f.name) for f in fields(batch.numbers)}
     copies = {name: value.clone() for name, value in numbers.items() if isinstance(value, Tensor)}
     return Batch(

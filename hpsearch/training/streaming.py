@@ -88,10 +88,15 @@ def batches(part: Part, order: Tensor, size: int) -> Iterator[tuple[Tensor, Spli
 
 
 def stretches(part: Part, size: int) -> Iterator[Split]:
-    """A part as it lies, ``size`` examples at a time."""
+    """A part as it lies, ``size`` examples at a time: copies, since a transform, a forward or a loss may change its
+    batch in place, and the part serves every epoch of every run.
+    """
     for start in range(0, len(part.targets), size):
         rows = slice(start, start + size)
-        yield Split(part.inputs[rows], part.targets[rows])
+        inputs, targets = part.inputs[rows], part.targets[rows]
+        if isinstance(part, Split):  # what is gathered from a stream is a copy already
+            inputs, targets = inputs.clone(), targets.clone()
+        yield Split(inputs, targets)
 
 
 def _free(device: str, kind: str) -> int:

@@ -1,12 +1,19 @@
 """The split: whole, disjoint, stratified, and without the test part."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from hpsearch.errors import ObjectiveError
 from hpsearch.objective import Data, TrainingTask
 from hpsearch.training.data import prepare, sealed_test
+from hpsearch.training.guard import seed_everything
 from hpsearch.training.recipe import ModelParams
+from hpsearch.trial import State
+from tests.training.fusing import MLP, alone, assignments, together
 
 
 class Base(TrainingTask):
@@ -131,3 +138,68 @@ def test_data_is_made_anew_when_a_param_it_reads_changes_and_only_then():
     assert sealed_test(task, 0, "cpu", ModelParams({"offset": 3}))[0].inputs[0].item() == 3
     with pytest.raises(KeyError, match="no hyperparameter 'offset'"):
         prepare(task, 0, "cpu", ModelParams({"dropout": 0.1}))
+
+
+class Drawn(Base):
+    """Data that nobody has seeded."""
+
+    def data(self):
+        numbers = [random.random(), np.random.rand(), torch.rand(()).item()]
+        return Data(torch.tensor(numbers).expand(100, 3), torch.arange(100) % 10)
+
+
+def test_data_that_draws_is_the_same_in_every_worker_and_for_the_sealed_test():
+    def worker(before):
+        seed_everything(before)
+        task = Drawn()
+        drawn = prepare(task, 4, "cpu")[0].train.inputs[0].tolist()
+        assert sealed_test(task, 4, "cpu")[0].inputs[0].tolist() == drawn
+        return drawn, [random.random(), np.random.rand(), torch.rand(()).item()]
+
+    (one, after), (other, later) = worker(1), worker(2)
+    assert one == other
+    assert prepare(Drawn(), 5, "cpu")[0].train.inputs[0].tolist() != one
+    seed_everything(1)
+    assert after == [random.random(), np.random.rand(), torch.rand(()).item()] != later  # as if nothing had been drawn
+
+
+class InLoss(MLP):
+    def model(self, params):
+        return nn.Linear(5, params["wide"])
+
+    def loss(self, output, target):
+        return MLP.loss(self, output, target) * self.params["scale"]
+
+
+class InModel(InLoss):
+    def model(self, params):
+        return nn.Linear(5, self.params.get("wide", 3))
+
+
+class InAugment(InLoss):
+    loss = MLP.loss
+
+    def augment(self, batch, key):
+        return batch * self.params["scale"]
+
+
+class InTransform(InLoss):
+    loss = MLP.loss
+
+    def data(self):
+        data = MLP.data(self)
+        return Data(data.inputs, data.targets, transform=lambda batch: batch * self.params["scale"])
+
+
+@pytest.mark.parametrize("task", [InLoss, InModel, InAugment, InTransform])
+def test_params_are_for_data_alone_since_the_data_are_kept_for_other_runs(tmp_path, task):
+    runs = assignments([{"wide": 3, "lr": lr} for lr in (0.1, 0.2)])
+    lanes, solo = together(task, tmp_path / "lanes", runs), alone(task, tmp_path / "solo", runs)
+    for told in (lanes, solo):
+        for run in runs:
+            end = told.last(run.run)
+            assert (end.state, end.reason) == (State.FAILED, "study")
+            assert f"{task.__name__}.params: is there for data alone" in end.error
+            assert "hint: model has the hyperparameters as its argument" in end.error
+    reasons = {grouped.reason for grouped in lanes.grouped}
+    assert all(reason == "" or f"{task.__name__}.params: is there for data alone" in reason for reason in reasons)

@@ -27,7 +27,7 @@ from tests.training.fusing import (
     key,
     together,
 )
-from tests.training.test_ways import Augmented, AugmentedByHand, LossByHand, ManyMetrics, TwoOutputs
+from tests.training.test_ways import Augmented, AugmentedByHand, LossByHand, ManyMetrics, TransformedByHand, TwoOutputs
 
 
 def lanes_of(task, count=3):
@@ -69,6 +69,7 @@ def test_a_trial_step_changes_nothing(task, count):
         (MLP, True, True, True),
         (Augmented, True, True, True),
         (AugmentedByHand, False, True, True),
+        (TransformedByHand, False, True, True),
         (LossByHand, True, False, False),
         (TwoOutputs, True, True, True),
         (ManyMetrics, True, True, False),

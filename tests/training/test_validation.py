@@ -4,13 +4,16 @@ import pytest
 import torch
 
 from hpsearch.training.solo import evaluate
+from hpsearch.training.validation import Validation
 from tests.training.fusing import CNN, MLP
 from tests.training.test_step import training_of
-from tests.training.test_ways import LossByHand, ManyMetrics, TensorMetrics
+from tests.training.test_ways import InPlace, InPlaceByBuffer, LossByHand, ManyMetrics, TensorMetrics
 
 
-@pytest.mark.parametrize("task", [MLP, CNN, TensorMetrics, ManyMetrics, LossByHand])
-def test_lanes_are_worth_what_their_models_are_alone(task):
+@pytest.mark.parametrize("task", [MLP, CNN, TensorMetrics, ManyMetrics, LossByHand, InPlace, InPlaceByBuffer])
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_lanes_are_worth_what_their_models_are_alone(task, chunk, monkeypatch):
+    monkeypatch.setattr(Validation, "_chunk", lambda self, k: chunk)  # on a GPU lanes are validated a few at a time
     training = training_of(task())
     training.run_epoch()
     split = training.parts.validation

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from hpsearch.executor import Assignment
 from hpsearch.objective import Data
+from hpsearch.trial import RunKey
 from tests.training.fusing import (
     CNN,
     MLP,
@@ -48,6 +50,14 @@ class Pictures(Small):
     def data(self):
         pictures = (noise(6, 6, 3) * 50 + 100 + 20 * classes()[:, None, None, None]).clamp(0, 255).to(torch.uint8)
         return Data(pictures, classes(), transform=lambda batch: batch.permute(0, 3, 1, 2).double() / 255 - 0.5)
+
+
+class TransformedByHand(MLP):
+    """A number is read out of a batch before a model sees it."""
+
+    def data(self):
+        data = MLP.data(self)
+        return Data(data.inputs, data.targets, transform=lambda batch: batch / 10 if batch.max() > 4 else batch)
 
 
 class PlainBytes(MLP):
@@ -201,9 +211,92 @@ class PerPixel(Small):
         return {}
 
 
+class InPlace(MLP):
+    """What is given is changed in place: a batch by its transform and by the forward, targets by the loss."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(5, 3)
+
+        def forward(self, x):
+            x -= 0.5
+            x /= 2
+            return self.inner(x)
+
+    def model(self, params):
+        return self.Net()
+
+    def data(self):
+        data = MLP.data(self)
+        return Data(data.inputs, data.targets, transform=lambda batch: batch.add_(0.25))
+
+    def loss(self, output, target):
+        return functional.cross_entropy(output, target.add_(1).remainder_(3))
+
+
+class OutOfPlace(InPlace):
+    """The same, with nothing changed but what is its own."""
+
+    class Net(InPlace.Net):
+        def forward(self, x):
+            return self.inner((x - 0.5) / 2)
+
+    def data(self):
+        data = MLP.data(self)
+        return Data(data.inputs, data.targets, transform=lambda batch: batch + 0.25)
+
+    def loss(self, output, target):
+        return functional.cross_entropy(output, (target + 1) % 3)
+
+    def metrics(self, output, target):
+        return InPlace.metrics(self, output, (target + 1) % 3)  # the loss comes first
+
+
+class InPlaceByHand(InPlace):
+    """The same, with a loss and a metric that take the lanes one by one."""
+
+    def loss(self, output, target):
+        return LossByHand.loss(self, output, target.add_(1).remainder_(3))
+
+
+class InPlaceByBuffer(MLP):
+    """A batch is changed in place by numbers that are a lane's own."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(5, 3)
+            self.register_buffer("mean", torch.rand(5))
+
+        def forward(self, x):
+            return self.inner(x.sub_(self.mean))
+
+    def model(self, params):
+        return self.Net()
+
+
+class FillsZeros(MLP):
+    """A tensor like the batch is filled with numbers that are a lane's own."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(5, 3)
+
+        def forward(self, x):
+            filled = x.new_zeros(len(x), 4)
+            filled[:, :3] = self.inner(x)
+            return filled
+
+    def model(self, params):
+        return self.Net()
+
+
 TASKS = [
-    Folded, Augmented, AugmentedByHand, Pictures, PlainBytes, Regression, Frozen, ReplacesBuffer, ManyMetrics,
-    TensorMetrics, LossByHand, TwoOutputs, TwoOutputsLossByHand, FewExamples, Lazy, Initialised, Integers, PerPixel,
+    TransformedByHand, InPlace, InPlaceByHand, InPlaceByBuffer, FillsZeros, Folded, Augmented, AugmentedByHand,
+    Pictures, PlainBytes, Regression, Frozen, ReplacesBuffer, ManyMetrics, TensorMetrics, LossByHand, TwoOutputs,
+    TwoOutputsLossByHand, FewExamples, Lazy, Initialised, Integers, PerPixel,
 ]  # fmt: skip
 
 
@@ -217,6 +310,18 @@ def test_lanes_are_the_runs_alone(tmp_path, task):
         assert_same_state(lanes.checkpoint(run.run), solo.checkpoint(run.run))
     curves = [lanes.curve(run.run) for run in runs]
     assert curves[0] != curves[1]
+
+
+def test_what_a_task_changes_in_place_is_a_copy_in_every_epoch_and_run(tmp_path):
+    """In one worker, which keeps the data: the same run three times, and in lanes."""
+    runs = [Assignment(run=RunKey(k, 5), params={"lr": 0.05}, attempt=1) for k in range(3)]
+    expected = alone(OutOfPlace, tmp_path / "expected", runs[:1]).curve(runs[0].run)
+    one, lanes = alone(InPlace, tmp_path / "solo", runs), together(InPlace, tmp_path / "lanes", runs)
+    assert is_fused(lanes, 3), lanes.grouped
+    for run in runs:
+        assert one.curve(run.run) == expected
+        for ours, theirs in zip(lanes.curve(run.run), expected, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-9)
 
 
 def test_tied_frozen_and_unused_weights_stay_what_they_are(tmp_path):
