@@ -178,6 +178,8 @@ class Steps:
             yield step
 
     def _compiled(self, batch: Batch) -> Step | None:
+        if self._graphs:
+            batch = _copied(batch)  # as it lies in a graph's memory: for rows of another stride Dynamo compiles again
         try:
             step = self._plain(len(batch.rows), True)
             with warnings.catch_warnings():
