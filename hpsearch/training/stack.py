@@ -71,9 +71,9 @@ class Stack:
     @torch.no_grad()
     def put(self, slot: int, model: nn.Module, floats: Mapping[Place, float]) -> list[Place]:
         """Copy a model into a slot: the places of floats in which it differs from the form and no lane did before."""
-        parameters = dict(model.named_parameters())
-        self.flat[slot, self.columns] = torch.cat([parameters[name].reshape(-1) for name in self._shapes])
-        named = {**parameters, **dict(model.named_buffers())}
+        named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        for name, rows in self.views(self.flat[slot : slot + 1]).items():
+            rows[0] = named[name]
         for name, rows in self.rest.items():
             rows[slot] = named[name]
         fresh = [place for place, number in floats.items() if place not in self.floats and number != self._own(place)]
