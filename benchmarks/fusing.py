@@ -3,6 +3,7 @@
     python benchmarks/fusing.py                         the digits MLP, 64 runs of 20 epochs, on the CPU
     python benchmarks/fusing.py --task cnn --lanes 8,16,32,64 --dropout 0
     python benchmarks/fusing.py --study                 hpsearch run studies/digits_random.yaml, --fuse auto and off
+    python benchmarks/fusing.py --start [--device cuda] where the time before a group's first epoch goes
     python benchmarks/fusing.py --device cuda           models of MNIST's size on a GPU, with and without fusing
 
 On the CPU each way has processes of its own, of one thread; first one process of each way works at a time, then one a
@@ -201,8 +202,14 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=None, help="at once: one a core by default; 16 on a GPU")
     parser.add_argument("--no-peer", dest="peer", action="store_false", help="without Optuna")
     parser.add_argument("--study", action="store_true", help="time the command instead, on a GPU with 1,024 runs")
+    parser.add_argument("--start", action="store_true", help="where a group's start goes, instead; --lanes, --task")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    if options.start:
+        import fusing_start
+
+        device = "cuda:0" if options.device == "cuda" else "cpu"
+        return fusing_start.main(options.task or "mlp", (options.lanes or [256])[0], device)
     if options.device == "cuda":
         import fusing_gpu
 
