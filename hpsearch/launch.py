@@ -269,9 +269,10 @@ def alone_because(study: Study, fuse: int | str) -> str:
 def measure(
     study: Study, *, device: str = "auto", fuse: int | str = "auto", workers: int | None = None
 ) -> Measured | None:
-    """Time the first epochs of the runs that one of ``run``'s workers would take first; records nothing.
+    """Time the first epochs of the runs that ``run``'s workers would take first; records nothing.
 
-    They train in one worker process: one run, or as many as there are for its lanes. None where they come to nothing.
+    Where a worker has lanes they train in as many worker processes, dealt out as ``run`` deals them; else one of them
+    trains, alone. None where they come to nothing.
 
     Args:
         study: its baselines and first settings are tried, with its seeds.
@@ -283,17 +284,18 @@ def measure(
         ExecutorError: no worker can be started.
     """
     lanes, fixed = lanes_of(study, fuse, device)
-    runs = _first_runs(study, lanes, workers_of(workers, device))
+    count = workers_of(workers, device)
+    runs = _first_runs(study, lanes * count)
     if lanes == 1:
         return time_alone(study, runs[0], device=device)
-    return time_together(study, runs, device=device, lanes=lanes, fixed_lanes=fixed)
+    return time_together(study, runs, device=device, workers=count, lanes=lanes, fixed_lanes=fixed)
 
 
-def _first_runs(study: Study, lanes: int, workers: int) -> list[Assignment]:
-    """Those that the first worker would be given: the executor deals the first runs out evenly."""
+def _first_runs(study: Study, count: int) -> list[Assignment]:
+    """Those that ``run`` would begin with, at most so many."""
     seeds = len(study.seeds)
     history = History(search_space=study.search_space, direction=study.direction, seed=study.seed)
-    trials = -(-lanes * workers // seeds) - len(study.baselines)
+    trials = -(-count // seeds) - len(study.baselines)
     batch = batch_of(study)
     ends = [n for n in (trials, batch, study.n_trials) if n is not None]
     chosen = study.strategy.ask(history, min(ends)) if min(ends) > 0 else []
@@ -302,7 +304,7 @@ def _first_runs(study: Study, lanes: int, workers: int) -> list[Assignment]:
         for number, params in enumerate([*study.baselines, *chosen])
         for seed in study.seeds
     ]
-    return runs[: lanes * workers : workers]
+    return runs[:count]
 
 
 def attempt(
