@@ -264,7 +264,7 @@ seeds: 2
 
 def start(folder: Path, db: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "hpsearch", "run", str(folder / "study.yaml"), "--db", db, "--workers", "2"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def came(db: str) -> tuple[int, int]:
