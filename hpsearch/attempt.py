@@ -25,8 +25,8 @@ from hpsearch.trial import STREAMED, EpochReport, Finished, Grouped, Lost, Pause
 if TYPE_CHECKING:
     from hpsearch.executors.ray import ClusterOptions, RayCluster
 
-#: how long ``measure`` watches
-MEASURE_S = 20.0
+#: seconds that ``measure`` watches; on a CUDA device, where compiling takes half a minute
+MEASURE_S, CUDA_MEASURE_S = 20.0, 90.0
 #: epochs that each run of a group is watched for: the pause after the last one costs time of its own, so one more
 #: than it takes to see a whole epoch from report to report
 WATCHED_EPOCHS = 3
@@ -172,6 +172,18 @@ def record_of(study: Study) -> StudyRecord:
     )
 
 
+def on_cuda(device: str) -> bool:
+    """Whether workers of this device, as ``run`` takes it, have a GPU each."""
+    from hpsearch.executors.local import gpus
+
+    return device.startswith("cuda") or (device == "auto" and bool(gpus()))
+
+
+def measure_s(device: str) -> float:
+    """How long runs on this device are watched at most: seconds."""
+    return CUDA_MEASURE_S if on_cuda(device) else MEASURE_S
+
+
 def time_alone(study: Study, assignment: Assignment, *, device: str) -> Measured | None:
     """Time the first epochs of a run, alone in a worker process; None where it does not get so far."""
     started = time.monotonic()
@@ -182,7 +194,7 @@ def time_alone(study: Study, assignment: Assignment, *, device: str) -> Measured
             reports.append((time.monotonic() - started, report))
         return len(reports) == 4
 
-    watch(study, [assignment], device=device, hear=enough, limit_s=MEASURE_S)
+    watch(study, [assignment], device=device, hear=enough, limit_s=measure_s(device))
     last = reports[-1][1] if reports else None
     epochs = [(at, report) for at, report in reports if isinstance(report, EpochReport)]
     whole = last.seconds if isinstance(last, Finished) and last.state is State.COMPLETE else None
@@ -203,7 +215,7 @@ def time_together(
     """Give worker processes these runs, at most as many as they have ``lanes``, and hear how they train them.
 
     Each is paused after ``WATCHED_EPOCHS``, so that every group has its turn, and all of it ends as soon as every
-    group is timed, or after ``MEASURE_S`` with what is known then.
+    group is timed, or after ``measure_s`` with what is known then.
 
     Returns:
         None where no run reports an epoch.
@@ -220,7 +232,7 @@ def time_together(
         lanes=lanes,
         fixed_lanes=fixed_lanes,
         hear=seen.hear,
-        limit_s=MEASURE_S,
+        limit_s=measure_s(device),
     )
     return seen.measured(study)
 

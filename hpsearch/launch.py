@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, final
 
-from hpsearch.attempt import connect, executor_of, record_of, time_alone, time_together, watch, workload_of
+from hpsearch.attempt import connect, executor_of, on_cuda, record_of, time_alone, time_together, watch, workload_of
 from hpsearch.declaration import is_function, is_task
 from hpsearch.errors import NotFoundError, Problem, StudyChangedError, StudyError
 from hpsearch.executor import Assignment
@@ -239,7 +239,7 @@ def lanes_of(study: Study, fuse: int | str, device: str = "auto") -> tuple[int, 
         return int(fuse), True
     if not is_task(study.objective):
         return 1, False
-    return (CUDA_LANES if _on_cuda(device) else CPU_LANES), False
+    return (CUDA_LANES if on_cuda(device) else CPU_LANES), False
 
 
 def workers_of(workers: int | None, device: str) -> int:
@@ -247,12 +247,6 @@ def workers_of(workers: int | None, device: str) -> int:
     from hpsearch.executors.local import processes
 
     return processes(workers, device)
-
-
-def _on_cuda(device: str) -> bool:
-    from hpsearch.executors.local import gpus
-
-    return device.startswith("cuda") or (device == "auto" and bool(gpus()))
 
 
 def alone_because(study: Study, fuse: int | str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import hpsearch as hp
+from hpsearch.attempt import measure_s
 from hpsearch.compare import param_differences, study_row, trial_row
 from hpsearch.errors import NotFoundError, StudyChangedError
 from hpsearch.launch import attempt, lanes_of, measure
@@ -272,6 +273,13 @@ def test_how_many_lanes(
     assert lanes_of(replace(study, isolate=True), fuse, device) == (1, False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert lanes_of(replace(study, isolate=False), "auto", "auto") == lanes_of(study, "auto", "cuda")
+
+
+def test_runs_on_a_gpu_are_watched_for_longer_since_they_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [measure_s(device) for device in ("cpu", "auto", "cuda", "cuda:1")] == [20.0, 20.0, 90.0, 90.0]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert (measure_s("auto"), measure_s("cpu")) == (90.0, 20.0)
 
 
 @pytest.mark.parametrize("fuse", [0, -3, True, 1.5, "four", None])
