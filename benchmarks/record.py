@@ -4,7 +4,8 @@
     python benchmarks/record.py --trials 1000 --optuna-trials 200
     python benchmarks/record.py --epochs 20 --metrics 8 --engine postgresql --optuna-trials 100
     python benchmarks/record.py --resume --epochs 20 --metrics 8 --engine postgresql
-    python benchmarks/record.py --lanes 1024         an epoch of a group of 1,024 lanes, 10 metrics each, in one turn
+    python benchmarks/record.py --lanes 1024 --engine postgresql
+                                                     an epoch of a group of 1,024 lanes, 10 metrics each, in one turn
 
 Both run in this process, one trial at a time, random strategy, in databases of the same folder (``--folder``: put it
 on the disk you care about) or of the same PostgreSQL server (started for it, with fsync; ``tests/postgres.py``).
@@ -243,32 +244,29 @@ def show_resume(at: Place, n: int, epochs: int, metrics: int) -> None:
         print(f"  CPU {imports} s to import, {cpu} s to read and decide; wall {wall} s")
 
 
-def lanes_of(folder: Path, lanes: int, metrics: int, epochs: int) -> list[tuple[float, float]]:
-    """Write epochs of a group in which so many runs train together, a turn each; CPU and wall time at each."""
-    store = open_store(f"sqlite:///{folder / 'lanes.db'}")
+def lanes_of(at: Place, lanes: int, metrics: int, epochs: int) -> list[Mark]:
+    """Write epochs of a group in which so many runs train together, a turn each; the time at each."""
+    store = open_store(at.url("lanes"))
     store.open(StudyRecord(name="lanes", spec={}, fingerprint="", code_hash=""), this_process(), lease_s=600.0)
     keys = [RunKey(number, 0) for number in range(lanes)]
     trials = [Trial(number=key.trial, params={"lr": 0.1}, runs=(Run(key=key),)) for key in keys]
     store.write(Turn(trials=trials, claims=[Claim(run=key, attempt=1) for key in keys]))
-    marks = [(time.process_time(), time.perf_counter())]
+    marks = [at.mark()]
     for epoch in range(epochs):
         said = {f"metric_{k}": 1.0 / (k + epoch + 3) for k in range(metrics)}
         store.write(Turn(epochs=[EpochReport(run=key, attempt=1, epoch=epoch, metrics=said) for key in keys]))
-        marks.append((time.process_time(), time.perf_counter()))
+        marks.append(at.mark())
     store.close("stopped")
     return marks
 
 
-def show_epochs(folder: Path | None, lanes: int, metrics: int, count: int) -> None:
+def show_epochs(at: Place, lanes: int, metrics: int, count: int) -> None:
     """Measure ``lanes_of`` and print it."""
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        marks = lanes_of(Path(name), lanes, metrics, count)
-        size = (Path(name) / "lanes.db").stat().st_size
-    spans = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(marks)]
-    print(f"an epoch of {lanes:,} lanes with {metrics} metrics, in one turn ({count} epochs, {size / 1e6:.0f} MB):")
-    for what, of in (("CPU", 0), ("wall", 1)):
-        times = sorted(span[of] * 1e3 for span in spans)
-        print(f"  {what:<5} median {times[len(times) // 2]:7.1f} ms   slowest {times[-1]:7.1f} ms")
+    marks = lanes_of(at, lanes, metrics, count)
+    print(f"an epoch of {lanes:,} lanes with {metrics} metrics, in one turn, {count} epochs, milliseconds:")
+    for k, what in enumerate(("CPU", "+ server", "wall")):
+        times = sorted((after[k] - before[k]) * 1e3 for before, after in pairwise(marks))
+        print(f"  {what:<9} median {times[len(times) // 2]:7.1f}   slowest {times[-1]:7.1f}")
 
 
 def per_trial(marks: list[Mark], start: int, end: int) -> list[float]:
@@ -316,7 +314,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=0, help="epochs that each trial reports (--lanes: 20)")
     options = parser.parse_args()
     if options.lanes is not None:
-        show_epochs(options.folder, options.lanes, options.metrics or 10, options.epochs or 20)
+        with place(options.engine, options.folder) as at:
+            show_epochs(at, options.lanes, options.metrics or 10, options.epochs or 20)
     elif options.resume:
         with place(options.engine, options.folder) as at:
             show_resume(at, options.trials, options.epochs, options.metrics)

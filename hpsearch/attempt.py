@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, final
 
 from hpsearch.errors import Problem, StudyError
 from hpsearch.executor import Assignment, Executor
+from hpsearch.executors._shares import spread
 from hpsearch.objective import Workload, find, source_hash
 from hpsearch.plan import Measured, MeasuredGroup, parted_by
 from hpsearch.space import Params
@@ -24,8 +25,8 @@ from hpsearch.trial import STREAMED, EpochReport, Finished, Grouped, Lost, Pause
 if TYPE_CHECKING:
     from hpsearch.executors.ray import ClusterOptions, RayCluster
 
-#: how long ``measure`` watches
-MEASURE_S = 20.0
+#: seconds that ``measure`` watches; on a CUDA device, where compiling takes half a minute
+MEASURE_S, CUDA_MEASURE_S = 20.0, 90.0
 #: epochs that each run of a group is watched for: the pause after the last one costs time of its own, so one more
 #: than it takes to see a whole epoch from report to report
 WATCHED_EPOCHS = 3
@@ -171,6 +172,18 @@ def record_of(study: Study) -> StudyRecord:
     )
 
 
+def on_cuda(device: str) -> bool:
+    """Whether workers of this device, as ``run`` takes it, have a GPU each."""
+    from hpsearch.executors.local import gpus
+
+    return device.startswith("cuda") or (device == "auto" and bool(gpus()))
+
+
+def measure_s(device: str) -> float:
+    """How long runs on this device are watched at most: seconds."""
+    return CUDA_MEASURE_S if on_cuda(device) else MEASURE_S
+
+
 def time_alone(study: Study, assignment: Assignment, *, device: str) -> Measured | None:
     """Time the first epochs of a run, alone in a worker process; None where it does not get so far."""
     started = time.monotonic()
@@ -181,7 +194,7 @@ def time_alone(study: Study, assignment: Assignment, *, device: str) -> Measured
             reports.append((time.monotonic() - started, report))
         return len(reports) == 4
 
-    watch(study, [assignment], device=device, hear=enough, limit_s=MEASURE_S)
+    watch(study, [assignment], device=device, hear=enough, limit_s=measure_s(device))
     last = reports[-1][1] if reports else None
     epochs = [(at, report) for at, report in reports if isinstance(report, EpochReport)]
     whole = last.seconds if isinstance(last, Finished) and last.state is State.COMPLETE else None
@@ -197,37 +210,41 @@ def time_alone(study: Study, assignment: Assignment, *, device: str) -> Measured
 
 
 def time_together(
-    study: Study, assignments: Sequence[Assignment], *, device: str, lanes: int, fixed_lanes: bool
+    study: Study, assignments: Sequence[Assignment], *, device: str, workers: int, lanes: int, fixed_lanes: bool
 ) -> Measured | None:
-    """Give one worker process these runs, at most as many as it has ``lanes``, and hear how it trains them.
+    """Give worker processes these runs, at most as many as they have ``lanes``, and hear how they train them.
 
     Each is paused after ``WATCHED_EPOCHS``, so that every group has its turn, and all of it ends as soon as every
-    group is timed, or after ``MEASURE_S`` with what is known then.
+    group is timed, or after ``measure_s`` with what is known then.
 
     Returns:
         None where no run reports an epoch.
     """
     watched = [replace(assignment, until_epoch=WATCHED_EPOCHS) for assignment in assignments]
-    seen = _Seen(watched)
+    # As the executor of ``watch`` does it: workers that have yet to start, and nothing in hand.
+    rooms = dict.fromkeys(range(workers), lanes)
+    seen = _Seen(list(spread(watched, rooms, lanes, rooms, "the plan").values()))
     watch(
         study,
         watched,
         device=device,
+        workers=workers,
         lanes=lanes,
         fixed_lanes=fixed_lanes,
         hear=seen.hear,
-        limit_s=MEASURE_S,
+        limit_s=measure_s(device),
     )
     return seen.measured(study)
 
 
 @final
 class _Seen:
-    """What a worker has said of the runs that it was given, and when."""
+    """What workers have said of the runs that they were given, and when."""
 
-    def __init__(self, assignments: Sequence[Assignment]) -> None:
+    def __init__(self, shares: Sequence[Sequence[Assignment]]) -> None:
         self._began = time.monotonic()
-        self._params = {assignment.run: assignment.params for assignment in assignments}
+        self._worker_of = {assignment.run: k for k, share in enumerate(shares) for assignment in share}
+        self._params = {assignment.run: assignment.params for share in shares for assignment in share}
         #: the ways in which runs are trained, and for each run the number of the one that was said last
         self._ways: list[Grouped] = []
         self._way_of: dict[RunKey, int] = {}
@@ -261,25 +278,40 @@ class _Seen:
             return None
         groups = self._groups()
         fused = [k for k, group in enumerate(groups) if group.said.engine != "solo"]
-        tags = parted_by(study.search_space, [self._told_by(groups[k].said) for k in fused])
+        told = [self._told_by(groups[k].said) for k in fused]
+        tags = parted_by(study.search_space, told, [groups[k].worker for k in fused])
         for k, tag in zip(fused, tags, strict=True):
             groups[k] = replace(groups[k], shared=tag)
-        shares = [(g.epoch_s / g.said.lanes, len(g.said.runs)) for g in groups if g.epoch_s is not None]
+        shares = [(g.epoch_s / g.said.lanes, len(g.said.runs), g.worker) for g in groups if g.epoch_s is not None]
+        epoch_s = sum(share * n for share, n, _ in shares) / sum(n for _, n, _ in shares) if shares else None
         ends = [end for end in self._ended.values() if isinstance(end, Finished)]
         whole = [end.seconds for end in ends if end.state is State.COMPLETE]
         failed = [end for end in ends if end.state is State.FAILED]
         return Measured(
             first_s=self._first_s,
-            epoch_s=sum(share * runs for share, runs in shares) / sum(n for _, n in shares) if shares else None,
+            epoch_s=epoch_s,
+            slowest_s=self._slowest_s(shares, epoch_s),
             epochs=self._epochs,
             run_s=statistics.fmean(whole) if whole and not shares else None,
             lanes=max((group.said.lanes for group in groups), default=1),
             runs=len(self._params),
+            workers=len(set(self._worker_of.values())),
             groups=groups,
             failed=len(failed),
             failure=_gist(failed[0]) if failed else "",
             unseen=len(self._params.keys() - self._way_of.keys() - self._ended.keys()),
         )
+
+    def _slowest_s(self, shares: Sequence[tuple[float, int, int]], mean: float | None) -> float | None:
+        """Seconds in which the worker that is slowest trains an epoch of all its runs; those not timed as the mean."""
+        if mean is None:
+            return None
+        totals = dict.fromkeys(self._worker_of.values(), 0.0)
+        for worker in self._worker_of.values():
+            totals[worker] += mean
+        for share, n, worker in shares:
+            totals[worker] += (share - mean) * n
+        return max(totals.values())
 
     def _told_by(self, said: Grouped) -> list[Params]:
         """The params of a group's runs; with their seed where that parts groups."""
@@ -301,7 +333,11 @@ class _Seen:
             if run in self._way_of:
                 found.setdefault(self._way_of[run], []).append(run)
         return [
-            MeasuredGroup(said=replace(self._ways[way], runs=tuple(runs)), epoch_s=self._epoch_s(way))
+            MeasuredGroup(
+                said=replace(self._ways[way], runs=tuple(runs)),
+                epoch_s=self._epoch_s(way),
+                worker=self._worker_of[runs[0]],
+            )
             for way, runs in found.items()
         ]
 

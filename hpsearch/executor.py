@@ -49,8 +49,8 @@ class Executor(ABC):
     def start(self, assignments: Sequence[Assignment], workload: Workload) -> None:
         """Begin. Never blocks for the length of a run; what goes wrong is a report.
 
-        Spreads the runs evenly over the workers; runs of one ``group`` go to one idle worker, which takes no other
-        run until it has ended them all.
+        Spreads the runs evenly over the workers, such as may train together to the same one; runs of one ``group`` go
+        to one idle worker, which takes no other run until it has ended them all.
         """
 
     @abstractmethod

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, final
 
-from hpsearch.attempt import connect, executor_of, record_of, time_alone, time_together, watch, workload_of
+from hpsearch.attempt import connect, executor_of, on_cuda, record_of, time_alone, time_together, watch, workload_of
 from hpsearch.declaration import is_function, is_task
 from hpsearch.errors import NotFoundError, Problem, StudyChangedError, StudyError
 from hpsearch.executor import Assignment
@@ -239,7 +239,7 @@ def lanes_of(study: Study, fuse: int | str, device: str = "auto") -> tuple[int, 
         return int(fuse), True
     if not is_task(study.objective):
         return 1, False
-    return (CUDA_LANES if _on_cuda(device) else CPU_LANES), False
+    return (CUDA_LANES if on_cuda(device) else CPU_LANES), False
 
 
 def workers_of(workers: int | None, device: str) -> int:
@@ -247,12 +247,6 @@ def workers_of(workers: int | None, device: str) -> int:
     from hpsearch.executors.local import processes
 
     return processes(workers, device)
-
-
-def _on_cuda(device: str) -> bool:
-    from hpsearch.executors.local import gpus
-
-    return device.startswith("cuda") or (device == "auto" and bool(gpus()))
 
 
 def alone_because(study: Study, fuse: int | str) -> str:
@@ -269,9 +263,10 @@ def alone_because(study: Study, fuse: int | str) -> str:
 def measure(
     study: Study, *, device: str = "auto", fuse: int | str = "auto", workers: int | None = None
 ) -> Measured | None:
-    """Time the first epochs of the runs that one of ``run``'s workers would take first; records nothing.
+    """Time the first epochs of the runs that ``run``'s workers would take first; records nothing.
 
-    They train in one worker process: one run, or as many as there are for its lanes. None where they come to nothing.
+    Where a worker has lanes they train in as many worker processes, dealt out as ``run`` deals them; else one of them
+    trains, alone. None where they come to nothing.
 
     Args:
         study: its baselines and first settings are tried, with its seeds.
@@ -283,17 +278,18 @@ def measure(
         ExecutorError: no worker can be started.
     """
     lanes, fixed = lanes_of(study, fuse, device)
-    runs = _first_runs(study, lanes, workers_of(workers, device))
+    count = workers_of(workers, device)
+    runs = _first_runs(study, lanes * count)
     if lanes == 1:
         return time_alone(study, runs[0], device=device)
-    return time_together(study, runs, device=device, lanes=lanes, fixed_lanes=fixed)
+    return time_together(study, runs, device=device, workers=count, lanes=lanes, fixed_lanes=fixed)
 
 
-def _first_runs(study: Study, lanes: int, workers: int) -> list[Assignment]:
-    """Those that the first worker would be given: the executor deals the first runs out evenly."""
+def _first_runs(study: Study, count: int) -> list[Assignment]:
+    """Those that ``run`` would begin with, at most so many."""
     seeds = len(study.seeds)
     history = History(search_space=study.search_space, direction=study.direction, seed=study.seed)
-    trials = -(-lanes * workers // seeds) - len(study.baselines)
+    trials = -(-count // seeds) - len(study.baselines)
     batch = batch_of(study)
     ends = [n for n in (trials, batch, study.n_trials) if n is not None]
     chosen = study.strategy.ask(history, min(ends)) if min(ends) > 0 else []
@@ -302,7 +298,7 @@ def _first_runs(study: Study, lanes: int, workers: int) -> list[Assignment]:
         for number, params in enumerate([*study.baselines, *chosen])
         for seed in study.seeds
     ]
-    return runs[: lanes * workers : workers]
+    return runs[:count]
 
 
 def attempt(

@@ -28,6 +28,8 @@ class MeasuredGroup:
     epoch_s: float | None
     #: hyperparameters that its runs have in common and by which its group differs from the others; {} where none tells
     shared: Params = field(default_factory=dict)
+    #: which of the workers, from 0
+    worker: int = 0
 
     @property
     def full(self) -> bool:
@@ -38,7 +40,7 @@ class MeasuredGroup:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The runs that a worker takes first, timed in a worker process: one, or as many as would be in its lanes."""
+    """The runs that workers take first, timed in worker processes: one, or as many as would be in all lanes."""
 
     #: seconds from the start of the worker process to the first report
     first_s: float
@@ -51,8 +53,12 @@ class Measured:
     run_s: float | None
     #: the most runs that trained together
     lanes: int = 1
-    #: how many runs the worker was given
+    #: how many runs the workers were given
     runs: int = 1
+    #: how many workers were given runs
+    workers: int = 1
+    #: seconds in which the worker that takes longest trains an epoch of all its runs; None where nothing tells
+    slowest_s: float | None = None
     #: in the order of their first runs; [] where each run trains alone without being tried
     groups: Sequence[MeasuredGroup] = ()
     #: runs that failed, and what the first of them said
@@ -124,18 +130,20 @@ class Plan:
         """How long it will take on so many workers, by the measured runs; None where nothing tells.
 
         With r seconds for a run (in a group its part of the group's time, as measured), K lanes, R runs of which
-        pruning leaves the part s, and W workers:
+        pruning leaves the part s, W workers, and T seconds for the first runs of the slowest worker:
 
-            first_s + r * max(K, s * R / W)
+            first_s + max(r * K, s * T, r * s * R / W)
 
-        so the study takes at least as long as the measured group does for all its epochs, and no run is taken to be
-        faster than it was in that group. K = 1 where runs train alone.
+        so the study takes at least as long as the measured group does for all its epochs and as the slowest worker
+        does for what it gets first, and no run is taken to be faster than it was in its group. K = 1 where runs
+        train alone. What comes after the first runs goes to whoever is free.
         """
         run_s = measured.estimate_s
         if run_s is None or self.runs is None:
             return None
         share = 1.0 if self.pruning is None else self.pruning.share
-        return measured.first_s + run_s * max(measured.lanes, share * self.runs / workers)
+        slowest = share * (measured.slowest_s or 0.0) * (measured.epochs or 0)
+        return measured.first_s + max(run_s * max(measured.lanes, share * self.runs / workers), slowest)
 
 
 @final
@@ -179,18 +187,24 @@ def batch_of(study: Study) -> int | None:
     return None if sizes[0] is None else min(size for size in sizes if size is not None)
 
 
-def parted_by(space: SearchSpace, groups: Sequence[Sequence[Params]]) -> list[dict[str, Value]]:
-    """By which hyperparameters groups of runs can be told apart, a dict a group; all {} where none tell.
+def parted_by(
+    space: SearchSpace, groups: Sequence[Sequence[Params]], workers: Sequence[int] = ()
+) -> list[dict[str, Value]]:
+    """By which hyperparameters a worker's groups of runs can be told apart, a dict a group; all {} where none tell.
 
     Those of the loop that part groups, where they are enough; else every one that is no Float (which could be equal
     in a group by chance alone: that of a single run). ``seed``, where groups have it, counts as one of them.
+
+    Args:
+        workers: of each group which worker's it is; none: all are one's. Groups of two may have the same in common.
     """
     others = tuple(name for name, parameter in space.parameters.items() if not isinstance(parameter, Float))
     for names in (_PARTING, (*_PARTING, _SEED), others, (*others, _SEED)):
         shared = [name for name in names if all(len({p.get(name) for p in group}) == 1 for group in groups)]
         telling = [name for name in shared if len({group[0].get(name) for group in groups}) > 1]
         tags = [{name: group[0].get(name) for name in telling} for group in groups]
-        if telling and len({tuple(tag.values()) for tag in tags}) == len(groups):
+        told = {(worker, *tag.values()) for worker, tag in zip(workers or [0] * len(tags), tags, strict=True)}
+        if telling and len(told) == len(groups):
             return tags
     return [{} for _ in groups]
 

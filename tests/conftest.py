@@ -3,10 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.postgres import Server
+
+#: what lay beside the code when the run began
+_BEFORE = pytest.StashKey[set[Path]]()
+#: what tests have left there since
+_LEFT = pytest.StashKey[list[Path]]()
+
+
+def _strewn(root: Path) -> set[Path]:
+    """What lies in the repository's folder and in its ``hpsearch-files``, but for the caches of tools."""
+    caches = (".", "__pycache__")
+    return {path for path in [*root.iterdir(), *root.glob("hpsearch-files/*")] if not path.name.startswith(caches)}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[_BEFORE] = _strewn(session.config.rootpath)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tests that leave files beside the code fail the run: theirs is ``tmp_path``."""
+    left = _strewn(session.config.rootpath) - session.config.stash[_BEFORE]
+    if left and not hasattr(session.config, "workerinput"):
+        session.config.stash[_LEFT] = sorted(left)
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for path in config.stash.get(_LEFT, []):
+        terminalreporter.write_line(
+            f"FAILED: a test has left {path}; a study on a server wants files= or cwd=", red=True
+        )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

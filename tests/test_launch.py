@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import hpsearch as hp
+from hpsearch.attempt import measure_s
 from hpsearch.compare import param_differences, study_row, trial_row
 from hpsearch.errors import NotFoundError, StudyChangedError
 from hpsearch.launch import attempt, lanes_of, measure
@@ -181,15 +182,30 @@ def make_task(folder: Path, name: str = "Task", **fields: object) -> hp.Study:
     return make(folder, **changes | {"strategy": "random", "baseline": False} | fields)
 
 
-def test_one_workers_first_runs_are_measured_as_run_deals_them_out(tmp_path: Path) -> None:
-    measured = measure(make_task(tmp_path), device="cpu", workers=3)
+def test_the_first_runs_of_all_workers_are_measured_as_run_deals_them_out(tmp_path: Path) -> None:
+    space = {"lr": {"log": [1e-3, 1]}, "batch_size": [4, 8, 16]}
+    study = make_task(tmp_path, search_space=space, seeds=1, n_trials=12)
+    measured = measure(study, device="cpu", workers=2)
     assert measured is not None
-    (group,) = measured.groups
-    assert [str(run) for run in group.said.runs] == ["0/0", "1/1", "3/0", "4/1", "6/0", "7/1"]
-    assert (group.said.how, group.full, measured.lanes, measured.epochs) == ("6 lanes, vmap on cpu", True, 6, 4)
-    assert group.epoch_s is not None
-    assert measured.epoch_s == group.epoch_s / 6
-    assert (measured.failed, measured.unseen) == (0, 0)
+    assert (measured.runs, measured.workers, measured.failed, measured.unseen) == (12, 2, 0, 0)
+    assert sorted(run.trial for group in measured.groups for run in group.said.runs) == list(range(12))
+    run_s = [(group.epoch_s or 0.0) / group.said.lanes for group in measured.groups]
+    sizes = [len(group.said.runs) for group in measured.groups]
+    assert measured.epoch_s == pytest.approx(sum(s * n for s, n in zip(run_s, sizes, strict=True)) / 12)
+    totals = [
+        sum(s * n for s, n, group in zip(run_s, sizes, measured.groups, strict=True) if group.worker == worker)
+        for worker in (0, 1)
+    ]
+    assert measured.slowest_s == pytest.approx(max(totals))
+    hp.run(study, db=f"sqlite:///{tmp_path}/r.db", workers=2, device="cpu")
+    dealt: dict[str, set[int]] = {}
+    for trial in hp.load("s", f"sqlite:///{tmp_path}/r.db").trials:
+        dealt.setdefault(trial.runs[0].worker, set()).add(trial.number)
+    tried = [
+        {run.trial for group in measured.groups for run in group.said.runs if group.worker == worker}
+        for worker in (0, 1)
+    ]
+    assert sorted(dealt.values(), key=min) == sorted(tried, key=min)
 
 
 @pytest.mark.parametrize("changes", [{"fuse": "off"}, {"fuse": 1}])
@@ -257,6 +273,13 @@ def test_how_many_lanes(
     assert lanes_of(replace(study, isolate=True), fuse, device) == (1, False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert lanes_of(replace(study, isolate=False), "auto", "auto") == lanes_of(study, "auto", "cuda")
+
+
+def test_runs_on_a_gpu_are_watched_for_longer_since_they_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [measure_s(device) for device in ("cpu", "auto", "cuda", "cuda:1")] == [20.0, 20.0, 90.0, 90.0]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert (measure_s("auto"), measure_s("cpu")) == (90.0, 20.0)
 
 
 @pytest.mark.parametrize("fuse", [0, -3, True, 1.5, "four", None])

@@ -112,6 +112,14 @@ def test_the_time_of_groups_is_that_of_their_lanes_and_of_one_group_at_least():
     assert plan(study(pruner=None, n_trials=3)).seconds(measured, 1) == pytest.approx(1 + 27 * 0.01 * 64)
 
 
+def test_the_time_is_that_of_the_slowest_worker_at_least():
+    measured = Measured(
+        first_s=1.0, epoch_s=0.01, epochs=27, run_s=None, lanes=6, runs=60, workers=2, slowest_s=0.5
+    )  # fmt: skip
+    assert plan(study(pruner=None, n_trials=60)).seconds(measured, 2) == pytest.approx(1 + 27 * 0.5)
+    assert plan(study(pruner=None, n_trials=600)).seconds(measured, 2) == pytest.approx(1 + 27 * 0.01 * 300)
+
+
 def group(runs, lanes, engine="vmap", reason=""):
     keys = tuple(RunKey(k, 0) for k in range(runs))
     return MeasuredGroup(said=Grouped(runs=keys, engine=engine, device="cpu", lanes=lanes, reason=reason), epoch_s=0.1)
@@ -190,3 +198,10 @@ SETTING = {"lr": 0.1, "batch_size": 32, "optimizer": "sgd", "width": 8, "act": "
 )
 def test_what_groups_are_told_apart_by(groups, expected):
     assert parted_by(SPACE, [[SETTING | changes for changes in group] for group in groups]) == expected
+
+
+def test_groups_of_two_workers_may_have_the_same_in_common():
+    batches = [[SETTING], [SETTING | {"batch_size": 64}], [SETTING]]
+    assert parted_by(SPACE, batches, [0, 0, 1]) == [{"batch_size": 32}, {"batch_size": 64}, {"batch_size": 32}]
+    assert parted_by(SPACE, batches, [0, 1, 1]) == [{"batch_size": 32}, {"batch_size": 64}, {"batch_size": 32}]
+    assert parted_by(SPACE, batches, [0, 1, 0]) == [{}, {}, {}]

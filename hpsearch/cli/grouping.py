@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from hpsearch.study import Study
 
 #: groups that have a line
-SHOWN = 8
+SHOWN = 12
 
 
 @final
@@ -46,7 +47,7 @@ class Grouping:
         what = self._tried(measured) if one else ""
         yield from _group_lines("fused", fused, what)
         if self.filling is not None:
-            yield headed("", self._filling(self.filling, len(fused)))
+            yield headed("", self._filling(self.filling))
         yield from _group_lines("alone", [group for group in measured.groups if group not in fused], what)
         if measured.failed:
             yield headed("failed", f"{_runs(measured.failed)}: {measured.failure}")
@@ -72,36 +73,44 @@ class Grouping:
         }
 
     def _tried(self, measured: Measured) -> str:
-        """``12 of 24 runs of the first batch``; where there are several groups, what parts them."""
+        """``12 of 24 runs of the first batch, on 2 workers``; where one has several groups, what parts them."""
         from hpsearch.plan import batch_of
 
         batch, total, of = batch_of(self.study), self.runs, ""
         if batch is not None:
             total, of = (batch + len(self.study.baselines)) * len(self.study.seeds), " of the first batch"
         all_of = f"all {_runs(measured.runs)}" if measured.runs > 1 else "the only run"
-        whose = "one worker's " * (self.workers > 1)
-        text = f"{whose}{measured.runs:,} of {_runs(total)}" if total and measured.runs < total else all_of
+        text = f"{measured.runs:,} of {_runs(total)}" if total and measured.runs < total else all_of
         text = _runs(measured.runs) if total is None else f"{text}{of}"
+        text += f", on {measured.workers} workers" * (measured.workers > 1)
         if len(measured.fused) < 2:
             return text
         names = list(measured.fused[0].shared)
-        why = f"by {' and '.join(names)}" if names else "as their models differ"
-        return f"{text}, in {len(measured.fused)} groups {why}"
+        why = f" by {' and '.join(names)}" if names else " as their models differ" * (self._most_groups > 1)
+        return f"{text}, in {len(measured.fused)} groups{why}"
 
-    def _filling(self, filling: Filling, groups: int) -> str:
-        seeds = len(self.study.seeds)
+    def _filling(self, filling: Filling) -> str:
+        seeds, groups = len(self.study.seeds), self._most_groups
         batch = f"a batch of {_of(filling.batch, 'trial')} x {_of(seeds, 'seed')}"
         if groups > 1:
-            return f"{batch} is {_runs(filling.runs)} in {groups} groups, for {filling.lanes:,} lanes"
+            each = " of a worker" * (self.workers > 1)
+            return f"{batch} is {_runs(filling.runs)} in {groups} groups{each}, for {filling.lanes:,} lanes"
         return (
             f"{batch} fills {filling.runs:,} of {filling.lanes:,} lanes; one of {filling.filled_by:,} would fill them"
         )
 
+    @property
+    def _most_groups(self) -> int:
+        """That a worker has."""
+        counts = Counter(group.worker for group in self.measured.fused) if self.measured else Counter[int]()
+        return max(counts.values(), default=0)
+
 
 def _group_lines(head: str, groups: Sequence[MeasuredGroup], what: str) -> Iterator[str]:
     """A line for each group; ``what`` is its runs in words, where there is one group only."""
-    for group in groups[:SHOWN]:
-        yield headed(head, _text(group, what))
+    texts = [_text(group, what) for group in groups]
+    for text in texts[:SHOWN]:
+        yield headed(head, text)
     if len(groups) > SHOWN:
         yield headed("", f"and {len(groups) - SHOWN} groups more")
 
@@ -120,6 +129,7 @@ def _json(group: MeasuredGroup) -> dict[str, Any]:
     return {
         "engine": said.engine,
         "device": said.device,
+        "worker": group.worker,
         "lanes": said.lanes,
         "runs": [str(run) for run in said.runs],
         "shared": group.shared,

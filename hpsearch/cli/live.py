@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 REDRAWS = 4
 #: seconds between two lines where nothing new is the best and nothing fails
 LINE_S = 60.0
+#: what a line of the log leaves out where it is too long, first to last
+SPARED = ("study", "sd", "running", "queued")
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 BAR = 24
 
@@ -92,7 +94,10 @@ class _News:
 
 @final
 class Log(Display):
-    """Lines of ``key=value`` on stderr: one a minute, and one for each new best value, failure and way of training."""
+    """Lines of ``key=value`` on stderr: one a minute, and one for each new best value, failure and way of training.
+
+    A line that is too long for 80 columns leaves out what the first lines or ``hpsearch status`` say as well.
+    """
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -125,8 +130,11 @@ class Log(Display):
 
     def _print(self, event: str, **facts: str) -> None:
         at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        pairs = " ".join(f"{name}={_quoted(value)}" for name, value in facts.items())
-        console(stderr=True).print(f"{at} {event} {pairs}")
+        pairs = {name: f"{name}={_quoted(value)}" for name, value in facts.items()}
+        for name in SPARED:
+            if cell_len(" ".join([at, event, *pairs.values()])) > 80:
+                pairs.pop(name, None)
+        console(stderr=True).print(" ".join([at, event, *pairs.values()]))
 
 
 def _facts(progress: Progress) -> dict[str, str]:

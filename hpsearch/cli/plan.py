@@ -34,7 +34,8 @@ def plan(
     """Check a study file and say what it will run: how many trials and runs, the first settings, what trains together
     and what alone, the time.
 
-    The first runs are watched for some epochs in a worker process; nothing is recorded.
+    The first runs are watched for some epochs in worker processes, for 20 s at most, on a CUDA device, where compiling
+    takes half a minute, for 90 s; nothing is recorded.
 
     Args:
         file: The study file.
@@ -94,7 +95,7 @@ def overrides(assignments: Sequence[str] | None) -> dict[str, object]:
 
 
 def _measured(study: Study, how: Mapping[str, Any], *, quiet: bool) -> tuple[Measured | None, str]:
-    from hpsearch.attempt import MEASURE_S
+    from hpsearch.attempt import measure_s
     from hpsearch.launch import measure
 
     if not quiet:
@@ -104,7 +105,7 @@ def _measured(study: Study, how: Mapping[str, Any], *, quiet: bool) -> tuple[Mea
     except HpsearchError as error:
         # A plan without a time is still a plan; `hpsearch try` shows the error in full.
         return None, f"unknown: {error}"
-    why = f"unknown: no epoch within {MEASURE_S:g} s; hpsearch try {study.file} shows why"
+    why = f"unknown: no epoch within {measure_s(how['device']):g} s; hpsearch try {study.file} shows why"
     return measured, "" if measured else why
 
 

@@ -73,7 +73,7 @@ class LocalExecutor(Executor):
         return 0 if self._closed else sum(self._room(place) == self._lanes for place in range(self._limit))
 
     def start(self, assignments: Sequence[Assignment], workload: Workload) -> None:
-        """Give each to the worker that has the fewest, of those the warm ones first; a group to one that has none.
+        """Make what workers have even, the warm ones first (``_shares``); a group goes to one that has none.
 
         Raises:
             ExecutorError: the executor is closed, there are more assignments than ``capacity()`` or more groups than

@@ -115,7 +115,7 @@ class RayExecutor(Executor):
         }
 
     def start(self, assignments: Sequence[Assignment], workload: Workload) -> None:
-        """Give each to the worker that has the fewest; a group to one that has none.
+        """Make what workers have even (``_shares``); a group goes to one that has none.
 
         Raises:
             ExecutorError: the executor is closed, there are more assignments than ``capacity()`` or more groups than

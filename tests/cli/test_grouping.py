@@ -87,9 +87,23 @@ def test_a_batch_that_fills_the_lanes_needs_no_advice(plan) -> None:
     assert plan("--fuse", "4") == ["fused     4 of 6 runs of the first batch: 4 lanes, vmap on cpu"]
 
 
-def test_a_strategy_without_batches_shares_the_first_runs_out_to_the_workers(plan) -> None:
+def test_the_first_runs_of_all_workers_are_tried(plan) -> None:
     shown = plan("strategy=random", "seeds=1", "--fuse", "6", workers=2)
-    assert shown == ["fused     one worker's 6 of 20 runs: 6 lanes, vmap on cpu"]
+    assert shown == [
+        "tried     12 of 20 runs, on 2 workers, in 2 groups",
+        *["fused     6 runs: 6 lanes, vmap on cpu"] * 2,
+    ]
+
+
+def test_no_value_is_left_out_where_workers_share_the_runs(plan) -> None:
+    space = "search_space={lr: {log: [1e-3, 1]}, hidden: 3, name: plain, batch_size: [8, 16, 32, 64, 128]}"
+    shown = plan(space, "strategy=random", "seeds=1", "n_trials=60", workers=2)
+    assert shown[0].startswith("tried     all 60 runs, on 2 workers, in ")
+    assert shown[0].endswith(" groups by batch_size")
+    found = [re.match(r"fused     (\d+) runs?, batch_size (\d+):", line) for line in shown[1:]]
+    counts = [(int(match[2]), int(match[1])) for match in found if match]
+    assert {size for size, _ in counts} == {8, 16, 32, 64, 128}
+    assert (sum(runs for _, runs in counts), len(counts)) == (60, 6)
 
 
 def test_what_parts_groups_and_why_others_train_alone(plan) -> None:

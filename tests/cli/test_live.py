@@ -79,8 +79,29 @@ def test_log_lines_are_few(capfd: pytest.CaptureFixture[str], monkeypatch: pytes
         log.tell("the server was stopped")
     lines = [line.split(" ", 1)[1] for line in capfd.readouterr().err.splitlines()]
     assert lines == [
-        "progress study=toy done=41/64 running=2 failed=1 best=#1 val_loss=0.5 sd=0.0057 eta=4s",
+        "progress done=41/64 failed=1 best=#1 val_loss=0.5 eta=4s",
         'failed study=toy run=4/0 reason="exit \\"3\\""',
-        "progress study=toy done=41/64 running=2 failed=1 best=#1 val_loss=0.5 sd=0.0057 eta=4s",
+        "progress done=41/64 failed=1 best=#1 val_loss=0.5 eta=4s",
         'note text="the server was stopped"',
+    ]
+
+
+def test_log_lines_have_what_there_is_room_for(capfd: pytest.CaptureFixture[str]) -> None:
+    few, more = {State.COMPLETE: 40}, {State.QUEUED: 3, State.COMPLETE: 40}
+    shown = [
+        progress(counts=few),
+        progress(counts=few, best=(trial(1, 0.5),)),
+        progress(counts=more, best=(trial(2, 0.5),), study="a-long-name"),
+        progress(counts=more, best=(trial(3, 0.5),), metric="val_balanced_accuracy_of_all_classes"),
+    ]
+    log = Log()
+    log._last = -1e9
+    for one in shown:
+        log(one)
+    lines = [line.split(" ", 1)[1] for line in capfd.readouterr().err.splitlines()]
+    assert lines == [
+        "progress study=toy done=40/64 eta=4s",
+        "progress done=40/64 best=#1 val_loss=0.5 sd=0.0057 eta=4s",
+        "progress done=40/64 queued=3 best=#2 val_loss=0.5 eta=4s",
+        "progress done=40/64 best=#3 val_balanced_accuracy_of_all_classes=0.5 eta=4s",
     ]

@@ -32,7 +32,7 @@ def searched(folder: Path, db: str) -> None:
         name="s", objective=f"{folder}/train.py:train", search_space={"x": {"uniform": [0, 1]}},
         metric={"loss": "minimize"}, strategy="random", n_trials=8, seeds=2,
     )  # fmt: skip
-    hp.run(study, db=db, on="inline")
+    hp.run(study, db=db, on="inline", files=folder / "files")
 
 
 def test_postgresql_is_shown_as_sqlite_is(postgres: str, tmp_path: Path) -> None:

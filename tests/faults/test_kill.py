@@ -48,7 +48,7 @@ def study(tmp_path: Path, trials: int) -> Path:
 
 def start(study: Path, db: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "hpsearch", "run", str(study), "--db", db, "--workers", "2"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=study.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(study: Path, db: str) -> None:

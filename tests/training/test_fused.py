@@ -93,9 +93,12 @@ def test_fifty_steps_of_two_lanes_without_penalties(tmp_path, task, optimizer):
     assert_fifty_steps(task, tmp_path, bare(optimizer, 2))
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-def test_fifty_steps_of_sixty_four_lanes(tmp_path, optimizer):
-    assert_fifty_steps(MLP, tmp_path, full(optimizer, 64), [0, 31, 63])
+@pytest.mark.parametrize(
+    ("task", "optimizer"),
+    [(MLP, "momentum"), (MLP, "adam"), (CNN, "nesterov"), (Transformer, "adamw"), (Words, "rmsprop")],
+)
+def test_fifty_steps_of_sixty_four_lanes(tmp_path, task, optimizer):
+    assert_fifty_steps(task, tmp_path, full(optimizer, 64), [0, 31, 63])
 
 
 @pytest.mark.parametrize("task", TASKS)
