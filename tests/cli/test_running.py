@@ -34,8 +34,9 @@ def test_run_writes_lines_where_there_is_no_terminal(fresh: Path) -> None:
     assert (ended.code, ended.out) == (0, "other\n")
     lines = ended.err.splitlines()
     assert lines[0] == "study other   random, 3 trials x 1 seed, seed 0"
-    progress = [line for line in lines if re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ progress study=other done=", line)]
+    progress = [line for line in lines if re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ progress .*done=", line)]
     assert 1 <= len(progress) <= 3
+    assert max(map(len, progress)) <= 80
     assert re.search(r"^✓ complete: 3 complete in 0:\d\d$", ended.err, re.M)
     assert re.search(r"^best #\d  loss 0\.\d+ \(1 seed\)$", ended.err, re.M)
     assert lines[-1] == "next: hpsearch show other"
