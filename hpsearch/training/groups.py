@@ -162,14 +162,15 @@ class _Hand:
             load(self.workload.objective)  # its folder is on sys.path while it trains
             group = self._resumed(key) or self._begun(key)
             if group is not None:
-                self._train_lanes(group, key)
+                self._train_lanes(group, key[1])
         if not queue and self._groups.get(key) is queue:
             del self._groups[key]
 
-    def _train_lanes(self, group: Group, key: Place) -> None:
-        """Until none of its lanes has a run; then it is kept."""
+    def _train_lanes(self, group: Group, first: Hashable) -> None:
+        """Until none of its lanes has a run, and none of the pace of the first ones waits; then it is kept."""
         reason = group.reason
         while group.members:
+            key = self._place_of(group.members[0])[0]
             ended = group.run_epoch(self.send)
             if ended.over:
                 self._settle(ended, group)
@@ -181,24 +182,18 @@ class _Hand:
             if self._never:
                 self._go_alone(group.disband(), self._never)
                 return
-            self._refill(group, key)
-        self._kept = key[0], group
+            # Where lanes share their batches, with runs of their pace.
+            self._fill(group, self._place_of(group.members[0]) if group.members else (key, first))
+        self._kept = key, group
 
     def _resumed(self, key: Place) -> Group | None:
         """The group that was kept, with the first of these runs in its lanes; None where it is not theirs."""
         if self._kept is None or self._kept[0] != key[0]:
             self._let_go()
             return None
-        group, queue = self._kept[1], self._groups[key]
+        group = self._kept[1]
         group.resume()
-        while queue and len(group.members) < min(self._most, group.slots):
-            try:
-                group.add(queue[0])
-            except CannotFuse as reason:
-                if group.members:
-                    self._part(list(queue), key, str(reason), group.members)
-                break
-            queue.popleft()
+        self._fill(group, key)
         if not group.members:  # they begin one of their own
             self._let_go()
             return None
@@ -260,17 +255,18 @@ class _Hand:
         for member in sorted(fine, key=lambda member: order[member.assignment.run], reverse=True):
             self._groups.setdefault(self._place_of(member), deque()).appendleft(member)
 
-    def _refill(self, group: Group, key: Place) -> None:
-        """Fill free lanes with runs that wait; where lanes share their batches, with those of their pace."""
-        place = (key[0], group.members[0].pace) if group.members else key
+    def _fill(self, group: Group, place: Place) -> None:
+        """Give free lanes to runs that wait there; where one cannot join, it and those behind it are parted."""
         queue = self._groups.get(place, deque())
         while queue and len(group.members) < min(self._most, group.slots):
-            member = queue.popleft()
             try:
-                group.add(member)
+                group.add(queue[0])
             except CannotFuse as reason:
-                self._alone.append((member.assignment, str(reason)))
-        if not queue and place != key:
+                if group.members:
+                    self._part(list(queue), place, str(reason), group.members)
+                return
+            queue.popleft()
+        if not queue:
             self._groups.pop(place, None)
 
     def _part(self, members: Sequence[Member], key: Place, reason: str, joined: Sequence[Member] = ()) -> None:
