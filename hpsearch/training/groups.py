@@ -126,6 +126,9 @@ class _Hand:
                     self._alone.append((assignment, ""))
 
     def _place(self, assignment: Assignment, task: TrainingTask) -> None:
+        if self._never:
+            self._alone.append((assignment, self._never))
+            return
         changes: list[str] = []
         try:
             member = prepare_member(assignment, task, self.workload, self._device, self.stopped, changes)
@@ -214,6 +217,7 @@ class _Hand:
         try:
             ended, waiting = group.begin()
         except CannotFuse as reason:
+            group.close()
             self._part([*first, *queue], key, str(reason))
             return None
         queue.extendleft(reversed(waiting))
@@ -283,7 +287,7 @@ class _Hand:
             for member in members:
                 self._queue(member)
             return
-        self._alone.extend((member.assignment, reason) for member in members)
+        self._go_alone(members, reason)
 
     def _say(self, group: Group, members: Sequence[Member]) -> None:
         self._report(members, group.engine, len(group.members), group.reason)
