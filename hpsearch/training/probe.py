@@ -305,4 +305,4 @@ def explain(error: BaseException) -> str:
     if missing := re.search(r"Batching rule not implemented for (\S+)\.", text):
         return f"torch.vmap has no rule for {missing[1]}"
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return f"the forward does not work for many lanes at once ({type(error).__name__}: {first[:160]})"
+    return f"training in lanes raises ({type(error).__name__}: {first[:160]})"
