@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 from torch import nn
@@ -138,8 +141,14 @@ def prepare_member(
         structures=structures,
         states=course.resume(),
         said=said,
-        remake=lambda: [build(task, given, part, active.seed) for part in parts],
+        remake=partial(_remake, task, given, parts, active.seed),
     )
+
+
+def _remake(task: TrainingTask, given: ModelParams, parts: Sequence[Parts], seed: int) -> None:
+    with redirect_stdout(io.StringIO()):  # what it prints the log has already
+        for part in parts:
+            build(task, given, part, seed)
 
 
 def witnesses(members: Sequence[Member]) -> set[int]:
