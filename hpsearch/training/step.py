@@ -178,13 +178,13 @@ class Steps:
             yield step
 
     def _compiled(self, batch: Batch) -> Step | None:
-        if self._graphs:
-            batch = _copied(batch)  # as it lies in a graph's memory: for rows of another stride Dynamo compiles again
         try:
             step = self._plain(len(batch.rows), True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's, about itself
-                tried = replace(batch, shared=tuple(tensor.clone() for tensor in batch.shared))
+                # On a GPU as it lies in the graph's memory: for rows of another stride Dynamo compiles again.
+                shared = tuple(tensor.clone() for tensor in batch.shared)
+                tried = _copied(batch) if self._graphs else replace(batch, shared=shared)
                 self._kept(lambda: step(tried))
         except Exception as error:  # noqa: BLE001 - whatever a compiler cannot take
             self._leave("compiled", error)
