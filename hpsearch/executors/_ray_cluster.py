@@ -243,7 +243,7 @@ class RayCluster:
             pass
         except ConnectionError:
             self.lost = True
-        messages = wire.unframe(self._inbox)
+        messages = list(wire.unframe(self._inbox))
         for message in messages:
             if message["is"] == "fatal":
                 raise ExecutorError(message["message"], hint=message["hint"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import reprlib
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,30 +41,27 @@ def frame(message: Mapping[str, Any]) -> bytes:
     return _HEAD.pack(len(body)) + body
 
 
-def unframe(buffer: bytearray) -> list[dict[str, Any]]:
-    """Take the whole messages off the front of ``buffer``.
+def unframe(buffer: bytearray) -> Iterator[dict[str, Any]]:
+    """Take the whole messages off the front of ``buffer``, one by one: those before a broken one are given.
 
     Raises:
-        ValueError: these bytes are no messages.
+        ValueError: the next bytes are no message.
     """
-    messages, place = [], 0
-    while len(buffer) - place >= _HEAD.size:
-        (size,) = _HEAD.unpack_from(buffer, place)
+    while len(buffer) >= _HEAD.size:
+        (size,) = _HEAD.unpack_from(buffer)
         if size > LONGEST:
             raise ValueError(f"a message of {size} bytes")
-        end = place + _HEAD.size + size
+        end = _HEAD.size + size
         if len(buffer) < end:
             break
         try:
-            message = json.loads(buffer[place + _HEAD.size : end])
+            message = json.loads(buffer[_HEAD.size : end])
         except RecursionError as error:
             raise ValueError("a message nested too deeply") from error
         if not isinstance(message, dict):
             raise ValueError(f"a message must be an object, not {type(message).__name__}")
-        messages.append(message)
-        place = end
-    del buffer[:place]
-    return messages
+        del buffer[:end]
+        yield message
 
 
 def pack_assignment(assignment: Assignment) -> dict[str, Any]:

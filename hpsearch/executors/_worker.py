@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -131,8 +131,12 @@ class Worker:
         self._outbox += wire.frame(message)
         self.push()
 
-    def read(self) -> list[dict[str, Any]]:
-        """The messages that are there."""
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The messages that are there.
+
+        Raises:
+            ValueError: behind those that are whole, where something else was written.
+        """
         try:
             while data := self.link.recv(1 << 18, socket.MSG_DONTWAIT):
                 self._inbox += data

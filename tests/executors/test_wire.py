@@ -78,7 +78,15 @@ def test_messages_come_out_whole_however_they_arrive():
 )
 def test_bytes_that_are_no_messages_are_refused(body):
     with pytest.raises(ValueError, match=r"message|Expecting|decode"):
-        wire.unframe(bytearray(body))
+        list(wire.unframe(bytearray(body)))
+
+
+def test_messages_before_broken_bytes_are_given():
+    """A run has ended, and the next one in the same worker writes into the socket: the first is not lost with it."""
+    buffer, found = bytearray(wire.frame({"n": 1}) + wire.frame({"n": 2}) + b"\xff\xff\xff\xff"), []
+    with pytest.raises(ValueError, match="a message of"):
+        found.extend(wire.unframe(buffer))
+    assert found == [{"n": 1}, {"n": 2}]
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: type(report).__name__)

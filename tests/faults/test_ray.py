@@ -42,7 +42,7 @@ class Task(hp.TrainingTask):
 
     def metrics(self, output, target):
         if Path({slow!r}).exists():
-            time.sleep(1)
+            time.sleep(0.7)
         return {{}}
 """
 STUDY = """
@@ -89,7 +89,7 @@ def calm(folder: Path) -> Outcome:
 
 @pytest.fixture
 def slow(folder: Path, calm: Outcome) -> Iterator[Path]:
-    """While this file is there, an epoch takes a second more: there is time for something to happen."""
+    """While this file is there, an epoch takes most of a second more: there is time for something to happen."""
     path = folder / "slow"
     path.touch()
     yield path
