@@ -276,17 +276,17 @@ class FusedTraining:
     def _body(self, k: int) -> Callable[..., tuple[Tensor, Rows]]:
         """A function of (leaves, keys, rows (K, B), extra, shared), tensors only."""
         loss, split, streamed = partial(loss_of, self.task), self.parts.train, self.parts.streamed
-        common = self.way.shared
+        own = streamed and not self.way.shared  # each lane has a copy of the batch
 
         def train(model: Callable[..., Any], extra: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Any:
             if self.way.augment and not streamed:
                 inputs = self.prepared(inputs, extra)
-            if not common and streamed:
+            if own:
                 inputs = inputs.clone()
             output = output_of(self.task, model, inputs, lanes=True)
             return loss(output, targets, extra.get("smoothing")) if self.way.loss else output
 
-        over = self.stack.over_lanes(train, k, shared=(2 if common else 1) if streamed else 0)
+        over = self.stack.over_lanes(train, k, shared=(1 if own else 2) if streamed else 0)
 
         def run(
             leaves: Rows, keys: Any, rows: Tensor, extra: Mapping[str, Tensor], shared: tuple[Tensor, ...]
@@ -296,13 +296,12 @@ class FusedTraining:
             if not self.way.augment and not streamed:
                 one_by_one = [self.prepared(inputs[j], tree_map(lambda t, j=j: t[j], extra)) for j in range(k)]
                 inputs = torch.stack(one_by_one)
-            given = inputs.expand(k, *inputs.shape) if streamed and not common else inputs
-            output, changed = over(leaves, keys, extra, given, targets)
+            output, changed = over(leaves, keys, extra, inputs.expand(k, *inputs.shape) if own else inputs, targets)
             if self.way.loss:
                 return output, changed
-            smoothing, own = extra.get("smoothing", [None] * k), [targets] * k if streamed else targets
+            smoothing, each = extra.get("smoothing", [None] * k), [targets] * k if streamed else targets
             return torch.stack(  # a loss may change its targets in place
-                [loss(tree_map(lambda t, j=j: t[j], output), own[j].clone(), smoothing[j]) for j in range(k)]
+                [loss(tree_map(lambda t, j=j: t[j], output), each[j].clone(), smoothing[j]) for j in range(k)]
             ), changed
 
         return run

@@ -156,6 +156,11 @@ class _Hand:
     def _queue(self, member: Member) -> None:
         self._groups.setdefault(self._place_of(member), deque()).append(member)
 
+    def _put_back(self, members: Sequence[Member]) -> None:
+        """In front of those that wait, in their order."""
+        for member in reversed(members):
+            self._groups.setdefault(self._place_of(member), deque()).appendleft(member)
+
     def _place_of(self, member: Member) -> Place:
         return (member.key, member.parted(self._parted.get(member.key, 0))), member.pace
 
@@ -231,8 +236,7 @@ class _Hand:
         """What an epoch could not go on with: too little memory, or an exception whose nobody knows."""
         if ended.too_large:
             self._most = max(1, len(ended.members) // 2)
-            for member in reversed(ended.members):
-                self._groups.setdefault(self._place_of(member), deque()).appendleft(member)
+            self._put_back(ended.members)
             reason = f"out of memory with {len(ended.members)} lanes"
             self._report(ended.members, f"{group.engine}", self._most, reason)
         elif ended.sift and len(ended.members) > 1:
@@ -256,8 +260,7 @@ class _Hand:
                 parts.extend(_halves(ended.members))
             else:
                 self._go_alone(ended.members, ended.reason)
-        for member in sorted(fine, key=lambda member: order[member.assignment.run], reverse=True):
-            self._groups.setdefault(self._place_of(member), deque()).appendleft(member)
+        self._put_back(sorted(fine, key=lambda member: order[member.assignment.run]))
 
     def _fill(self, group: Group, place: Place) -> None:
         """Give free lanes to runs that wait there; where one cannot join, it and those behind it are parted."""

@@ -60,7 +60,7 @@ class Member:
     said: list[Report]
     #: makes its models anew, for what that does beside; they are of no account
     remake: Callable[[], object]
-    #: what is known of its group from before it ran out of memory
+    #: what is known of its group from before that was taken apart
     known: Known | None = None
     seconds: float = 0.0
     #: when it got its lane

@@ -88,9 +88,9 @@ def probe(
     before = {name: rows.clone() for name, rows in stack.rest.items()}
     attributes = attributes_of(stack.form)
     lanes = training.padded()
-    tried = [(k, references[k]) for k in sorted(references)]
+    tried = [(k, k) for k in sorted(references)]  # a lane, and the one whose model it is compared with
     if len(training.lanes) == 1:
-        tried.append((1, references[0]))  # what goes wrong in every lane but the first must show in its companion
+        tried.append((1, 0))  # what goes wrong in every lane but the first must show in its companion
     rows = training.orders(lanes)[:, : training.batch_size]
     try:
         losses, gradients = _train(training, lanes, rows, references, attributes)
@@ -98,8 +98,9 @@ def probe(
         moved = {name: rows.clone() for name, rows in stack.rest.items()}
         tables = _validate(training, [k for k, _ in tried])
         _same_attributes(stack.form, attributes)
-        for k, model in tried:
-            remake(min(k, max(references)))
+        for k, own in tried:
+            model = references[own]
+            remake(own)
             with _untouched(model):
                 _compare_step(training, lanes[k], rows[k], model, losses[k], gradients[k])
                 _compare_buffers(training, model, moved, k)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hpsearch.objective import TrainingTask
+from hpsearch.training.structure import held_by
 
 #: attributes of a task that are hpsearch's
 _OURS = ("params", "study_dir")
@@ -109,8 +110,7 @@ class _Writer:
             few = len(value) <= _ENTRIES
             return (kind, tuple(sorted(repr(self.value(v)) for v in value)) if few else _which(value))
         if isinstance(value, nn.Module) or type(value).__module__ in self._own:
-            held = getattr(value, "__dict__", {})
-            return (kind, id(value), tuple((name, self.value(thing)) for name, thing in held.items()))
+            return (kind, id(value), tuple((name, self.value(thing)) for name, thing in held_by(value).items()))
         return (kind, id(value))
 
 

@@ -183,8 +183,7 @@ class Steps:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's, about itself
                 # On a GPU as it lies in the graph's memory: for rows of another stride Dynamo compiles again.
-                shared = tuple(tensor.clone() for tensor in batch.shared)
-                tried = _copied(batch) if self._graphs else replace(batch, shared=shared)
+                tried = _copied(batch) if self._graphs else replace(batch, shared=tree_map(torch.clone, batch.shared))
                 self._kept(lambda: step(tried))
         except Exception as error:  # noqa: BLE001 - whatever a compiler cannot take
             self._leave("compiled", error)

@@ -69,7 +69,7 @@ def attributes_of(model: nn.Module) -> dict[Place, Hashable]:
     """Every attribute of every module, as plain values: what a forward must leave as it is."""
     found: dict[Place, Hashable] = {}
     for path, module in model.named_modules():
-        for name, value in _held(module).items():
+        for name, value in held_by(module).items():
             if name not in _OWN:
                 writer = _Writer([*model.modules(), *model.parameters(), *model.buffers()])
                 found[path, name] = writer.value(value, name)
@@ -91,7 +91,7 @@ class _Writer:
             return ("again", self._seen[id(module)])
         self._written.add(id(module))
         own: list[Hashable] = [self._type(type(module)), module.training]
-        for name, value in sorted(_held(module).items()):
+        for name, value in sorted(held_by(module).items()):
             if name in _OWN:
                 continue
             if name.endswith(_HOOKS):  # keyed by a number that counts all hooks of the process
@@ -168,11 +168,11 @@ class _Writer:
 
     def _unregistered(self, module: nn.Module, path: str) -> Hashable:
         """A module that torch does not know of (in a plain list, in a closure): its numbers are not the lane's own."""
-        held = {k: list(v.values()) if k.endswith(_HOOKS) else v for k, v in _held(module).items()}
+        held = {k: list(v.values()) if k.endswith(_HOOKS) else v for k, v in held_by(module).items()}
         return ("unregistered", self._type(type(module)), self.value(held, path))
 
     def _own(self, value: object, path: str) -> Hashable:
-        return tuple((name, self.value(thing, f"{path}.{name}")) for name, thing in _held(value).items())
+        return tuple((name, self.value(thing, f"{path}.{name}")) for name, thing in held_by(value).items())
 
     def _code(self, value: object, path: str) -> Hashable:
         if isinstance(value, type):
@@ -232,7 +232,7 @@ class _Writer:
         return (type(value).__name__, str(array.dtype), array.shape, digest)
 
 
-def _held(value: object) -> dict[str, Any]:
+def held_by(value: object) -> dict[str, Any]:
     """The attributes of any object, in its ``__dict__`` and in slots."""
     held = dict(getattr(value, "__dict__", {}))
     for cls in type(value).__mro__:
