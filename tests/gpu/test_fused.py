@@ -38,6 +38,7 @@ from tests.training.fusing import (
     classes,
     is_fused,
     key,
+    keys,
     noise,
     together,
 )
@@ -60,10 +61,6 @@ def float32_is_float32():
     torch.backends.cudnn.allow_tf32 = False
     yield
     torch.backends.cudnn.allow_tf32 = before
-
-
-def keys(runs):
-    return [run.run for run in runs]
 
 
 def settings_of(count, **same):
@@ -239,7 +236,7 @@ def test_a_paused_run_goes_on_in_lanes_or_alone(tmp_path, ways):
     for until, way in zip((2, None), ways.split(), strict=True):
         train = together if way == "lanes" else alone
         told = train(CNN, tmp_path / "parts", assignments(settings, until=until), device=CUDA)
-        said.sent += [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent]
+        said.sent += told.unpaused()
     runs = assignments(settings)
     assert_same(said, alone(CNN, tmp_path / "whole", runs, device=CUDA), keys(runs), 1e-7)
 

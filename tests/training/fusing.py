@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -171,6 +171,10 @@ class Told:
         (end,) = [r for r in self.reports if isinstance(r, Finished | PausedReport) and r.run == run]
         return end
 
+    def unpaused(self) -> list[list[Report]]:
+        """What was sent, as if no run had paused."""
+        return [[report for report in sent if not isinstance(report, PausedReport)] for sent in self.sent]
+
     def checkpoint(self, run: RunKey) -> dict[str, Any]:
         """What a paused run has left; with one fold, its training's state."""
         file = self.folder / "files" / str(run.trial) / str(run.seed) / "checkpoint" / CHECKPOINT
@@ -234,6 +238,36 @@ def alone(
             device=device,
         )
     return told
+
+
+#: two runs
+TWO = assignments([{"lr": 0.05}] * 2)
+
+
+def in_two_parts(task: type[TrainingTask], folder: Path, ways: str) -> tuple[Told, Told]:
+    """Two runs that pause after two epochs and go on: all that was said, and what was said by the second part.
+
+    ``ways``: how each part is trained, "lanes solo".
+    """
+    first, second = (together if way == "lanes" else alone for way in ways.split())
+    told = first(task, folder / "parts", [replace(run, until_epoch=2) for run in TWO])
+    on = second(task, folder / "parts", TWO)
+    told.sent = told.unpaused() + on.sent
+    return told, on
+
+
+class Later:
+    """``more`` that gives some runs at each call."""
+
+    def __init__(self, *batches: Sequence[Assignment]) -> None:
+        self.batches = list(batches)
+
+    def __call__(self) -> Sequence[Assignment]:
+        return self.batches.pop(0) if self.batches else []
+
+
+def keys(runs: Sequence[Assignment]) -> list[RunKey]:
+    return [run.run for run in runs]
 
 
 def is_fused(told: Told, lanes: int | None = None, engine: str = "vmap") -> bool:

@@ -1,7 +1,5 @@
 """What a worker does with the runs it has in hand: who trains together, and what becomes of each."""
 
-import os
-
 import pytest
 import torch
 from torch import nn
@@ -13,31 +11,20 @@ from tests.training.fusing import (
     CNN,
     MLP,
     STEPS,
+    TWO,
+    Later,
     Small,
     Told,
     alone,
     assert_same,
     assignments,
+    in_two_parts,
     is_fused,
     key,
+    keys,
     noise,
     together,
 )
-
-
-class Later:
-    """``more`` that gives some runs at each call."""
-
-    def __init__(self, *batches):
-        self.batches = list(batches)
-
-    def __call__(self):
-        return self.batches.pop(0) if self.batches else []
-
-
-def keys(runs):
-    return [run.run for run in runs]
-
 
 # What is said, and when
 
@@ -161,7 +148,7 @@ def test_a_paused_run_goes_on_in_lanes_or_alone(tmp_path, ways):
             for run in keys(assignments(settings)):
                 assert isinstance(told.last(run), PausedReport)
                 assert told.last(run).epoch == until - 1
-        said.sent += [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent]
+        said.sent += told.unpaused()
     assert_same(said, whole, keys(assignments(settings)))
     assert not list((tmp_path / "parts").rglob("*.pt"))
 
@@ -171,7 +158,7 @@ def test_lanes_pause_at_epochs_of_their_own_and_others_take_their_place(tmp_path
     first = [run for k in range(6) for run in assignments(settings, until=1 + k % 3)[k : k + 1]]
     told = together(CNN, tmp_path / "parts", first, lanes=2)
     on = together(CNN, tmp_path / "parts", assignments(settings)[::-1], lanes=4)
-    told.sent = [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent] + on.sent
+    told.sent = told.unpaused() + on.sent
     assert_same(told, alone(CNN, tmp_path / "solo", assignments(settings)), keys(first))
 
 
@@ -225,7 +212,7 @@ def test_paused_runs_go_on_in_the_lanes_that_are_kept(tmp_path):
     for until, some in ((2, settings), (4, settings[1:3]), (None, settings[1:3])):
         runs = [run for run in assignments(settings, until=until) if run.params in some]
         told = together(Long, tmp_path / "parts", runs, trainer=trainer)
-        said.sent += [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent]
+        said.sent += told.unpaused()
     whole = assignments(settings)[1:3]
     assert_same(said, alone(Long, tmp_path / "solo", whole), keys(whole))
 
@@ -356,53 +343,6 @@ def test_an_exception_in_the_middle_costs_its_run_alone(tmp_path):
     assert_same(told, solo, [key(0), key(2), key(3)])
 
 
-class Lazy(MLP):
-    """Keeps in the task what the first model needs; later ones find it."""
-
-    table = None
-
-    def model(self, params):
-        if self.table is None:
-            type(self).table = torch.ones(3, dtype=torch.float64)
-        return MLP.model(self, params)
-
-    def loss(self, output, target):
-        return nn.functional.cross_entropy(output, target, weight=self.table)
-
-
-def test_what_the_first_model_leaves_for_all_parts_nobody(tmp_path):
-    runs = assignments([{"lr": 0.05}] * 3)
-    told = together(Lazy, tmp_path / "lanes", runs)
-    assert is_fused(told, 3)
-    assert_same(told, alone(Lazy, tmp_path / "solo", runs), keys(runs))
-
-
-class Leaky(MLP):
-    """Keeps a param of the last model where all read it."""
-
-    scale = 1.0
-
-    def model(self, params):
-        type(self).scale = params["scale"]
-        return MLP.model(self, params)
-
-    def loss(self, output, target):
-        return nn.functional.cross_entropy(self.scale * output, target)
-
-
-def test_a_later_run_that_changes_what_all_share_ends_the_group(tmp_path):
-    """Its lanes go on alone, each with its own number, from where they stand; so does what waits."""
-    runs = assignments([{"scale": scale, "epochs": 5} for scale in (1.0, 1.0, 1.0, 3.0, 1.0)])
-    told = together(Leaky, tmp_path / "lanes", runs[:3], more=Later([], runs[3:]), lanes=2)
-    assert_same(told, alone(Leaky, tmp_path / "solo", runs), keys(runs))
-    assert told.grouped[0].engine == "vmap"
-    assert told.grouped[-1].engine == "solo"
-    assert "changes what all runs share (Leaky.scale)" in told.grouped[-1].reason
-    assert {told.last(run).engine for run in keys(runs)} == {"solo, cpu"}
-    again = together(Leaky, tmp_path / "again", assignments([{"scale": 1.0}] * 2, first=9))
-    assert is_fused(again, 2)
-
-
 class Cholesky(nn.Module):
     """Raises where the weights are not finite; how many lanes there are it cannot know."""
 
@@ -518,15 +458,9 @@ def test_too_little_memory_halves_the_group_and_goes_on(tmp_path, monkeypatch, r
 
 @pytest.mark.parametrize("ways", ["lanes solo", "solo lanes", "lanes lanes", "solo solo"])
 def test_a_pause_keeps_what_a_state_dict_leaves_out(tmp_path, ways):
-    first, second = (together if way == "lanes" else alone for way in ways.split())
-    settings = [{"lr": 0.05}] * 2
-    told = first(Limited, tmp_path / "parts", assignments(settings, until=2))
-    told.sent = [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent]
-    on = second(Limited, tmp_path / "parts", assignments(settings))
-    assert is_fused(on, 2) == (second is together)
-    told.sent += on.sent
-    whole = alone(Limited, tmp_path / "whole", assignments(settings))
-    assert_same(told, whole, keys(assignments(settings)))
+    told, on = in_two_parts(Limited, tmp_path, ways)
+    assert is_fused(on, 2) == ways.endswith("lanes")
+    assert_same(told, alone(Limited, tmp_path / "whole", TWO), keys(TWO))
 
 
 class Steep(nn.Module):
@@ -597,54 +531,3 @@ def test_a_later_run_that_cannot_join_leaves_the_others_their_way(tmp_path):
     told = together(Counting, tmp_path / "lanes", runs[:2], more=Later(runs[2:]))
     assert_same(told, alone(Counting, tmp_path / "solo", runs), keys(runs))
     assert {told.last(run).engine.split(",")[0] for run in keys(runs)} == {"vmap"}
-
-
-class Ambient(MLP):
-    """Its loss reads a param from where nobody looks."""
-
-    def model(self, params):
-        os.environ["HPSEARCH_TEST_KIND"] = params["kind"]
-        return MLP.model(self, params)
-
-    def loss(self, output, target):
-        smoothing = 0.3 if os.environ["HPSEARCH_TEST_KIND"] == "smooth" else 0.0
-        return nn.functional.cross_entropy(output, target, label_smoothing=smoothing)
-
-
-def test_two_values_of_every_param_are_tried(tmp_path, monkeypatch):
-    """The first and the last lane agree in it."""
-    monkeypatch.setenv("HPSEARCH_TEST_KIND", "")
-    runs = assignments([{"kind": kind} for kind in ("plain", "plain", "smooth", "plain")])
-    told = together(Ambient, tmp_path / "lanes", runs)
-    assert_same(told, alone(Ambient, tmp_path / "solo", runs), keys(runs))
-    assert {told.last(run).engine for run in keys(runs)} == {"solo, cpu"}
-
-
-class Filling(nn.Module):
-    """Two buffers that are None until the first batch; no state_dict has the second."""
-
-    def __init__(self):
-        super().__init__()
-        self.last = nn.Linear(5, 3)
-        self.register_buffer("mean", None)
-        self.register_buffer("scale", None, persistent=False)
-
-    def forward(self, x):
-        if self.mean is None:
-            self.mean, self.scale = x.detach().mean(0), x.detach().std(0)
-        return self.last((x - self.mean) / self.scale)
-
-
-class Filled(MLP):
-    def model(self, params):
-        return Filling()
-
-
-@pytest.mark.parametrize("ways", ["lanes solo", "solo lanes", "lanes lanes", "solo solo"])
-def test_a_buffer_that_the_first_batch_fills_outlives_a_pause(tmp_path, ways):
-    first, second = (together if way == "lanes" else alone for way in ways.split())
-    settings = [{"lr": 0.05}] * 2
-    told = first(Filled, tmp_path / "parts", assignments(settings, until=2))
-    told.sent = [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent]
-    told.sent += second(Filled, tmp_path / "parts", assignments(settings)).sent
-    assert_same(told, alone(Filled, tmp_path / "whole", assignments(settings)), keys(assignments(settings)))

@@ -29,6 +29,7 @@ from tests.training.fusing import (
     CNN32,
     MLP,
     MLP32,
+    Later,
     Told,
     Transformer,
     Transformer32,
@@ -38,9 +39,10 @@ from tests.training.fusing import (
     assert_same,
     assert_same_state,
     is_fused,
+    keys,
     together,
 )
-from tests.training.test_groups import MEMORY, Later, keys
+from tests.training.test_groups import MEMORY
 
 SAVED = ("model", "best", "buffers")
 
@@ -209,7 +211,7 @@ def test_a_promoted_run_joins_the_lanes_of_its_seed_where_they_stand_at_its_rung
     apart = [(5, 2, 2), (5, 3, 2), (5, 4, 2), (5, 2, 1), (5, 3, 1), (5, 4, 1)]
     # Given after the first epoch it waits for the others to come to its own.
     assert paces(told) == [(5, 0, 2), (5, 1, 2), *(apart if call == 2 else joined)]
-    told.sent = [[r for r in sent if not isinstance(r, PausedReport)] for sent in first.sent] + told.sent
+    told.sent = first.unpaused() + told.sent
     assert_same(told, alone(CNN, tmp_path / "solo", whole), keys(whole))
 
 
@@ -222,7 +224,7 @@ def test_a_paused_run_goes_on_in_lanes_or_alone_streamed_or_not(tmp_path, ways):
         train = alone if way == "solo" else together
         task = test_groups.Long if way == "resident" else STREAMS[test_groups.Long]
         told = train(task, tmp_path / "parts", runs_of(settings, seeds=(5, 8), until=until))
-        said.sent += [[r for r in sent if not isinstance(r, PausedReport)] for sent in told.sent]
+        said.sent += told.unpaused()
     assert_same(said, alone(test_groups.Long, tmp_path / "whole", whole), keys(whole))
 
 
