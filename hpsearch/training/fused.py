@@ -29,7 +29,7 @@ from hpsearch.training.precision import output_of
 from hpsearch.training.randomness import Key, Stream, mask_key
 from hpsearch.training.recipe import Recipe
 from hpsearch.training.stack import Rows, Stack
-from hpsearch.training.step import Batch, Step, Steps, compiled
+from hpsearch.training.step import Batch, Step, Steps
 from hpsearch.training.streaming import Part, batches
 from hpsearch.training.structure import Place
 from hpsearch.training.validation import Validation
@@ -245,21 +245,17 @@ class FusedTraining:
             extra = {"seed": lane.seed, "epoch": lane.epoch, "rows": rows}
             yield self.prepared(batch.inputs, extra), batch.targets
 
-    def _step(self, k: int, compiles: bool) -> Step:
+    def _step(self, k: int) -> Step:
         """A step of the first k lanes."""
-        leaves = self.stack.leaves(k)
-        forward: Callable[..., Any] = self._body(k)
-        change: Callable[..., Any] = partial(self._update, k)
-        if compiles:
-            forward, change = (compiled(part, self.steps.backend) for part in (forward, change))
+        forward = self._body(k)
 
         def step(batch: Batch) -> Tensor:
+            leaves = self.stack.leaves(k)
             loss, changed = forward(leaves, batch.masks, batch.rows, batch.extra, batch.shared)
             parts = self._gradients(loss, leaves)
             self.stack.take(changed)
-            change(parts, batch.numbers)
-            losses: Tensor = loss.detach()
-            return losses
+            self._update(k, parts, batch.numbers)
+            return loss.detach()
 
         return step
 

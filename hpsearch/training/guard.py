@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import random
 import sys
@@ -35,6 +36,18 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         for put_back in restore:
             put_back()
+
+
+@contextmanager
+def no_garbage() -> Iterator[None]:
+    """Collect none within the body, where much is made that stays: to look through it again and again takes long."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def keep_memory() -> None:

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn import functional
 
+from hpsearch.training.tape import is_for_compiler
+
 
 @final
 class _LaneLinear(Function):
@@ -148,7 +150,7 @@ def _first(x: Tensor, dim: int | None, k: int) -> Tensor:
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``functional.linear``."""
-    if torch.compiler.is_compiling() and input.dim() > 1:
+    if is_for_compiler() and _batched(weight) and input.dim() > 1:
         # By torch's rule a weight's gradient would come out transposed, and be copied.
         y = torch.matmul(weight, input.reshape(-1, input.shape[-1]).mT)
         y = y if bias is None else y + bias[:, None]

@@ -228,8 +228,7 @@ class KeyedDropout(TorchFunctionMode):
             return x
         if isinstance(p, int | float) and not 0 <= p <= 1:
             raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-        if not torch.compiler.is_compiling():
-            _refuse_checkpoint()
+        _refuse_checkpoint()
         y = drop(x, p, self._key())
         return x.copy_(y) if inplace else y
 

@@ -19,6 +19,7 @@ from hpsearch.training.lifted import LaneFunctions
 from hpsearch.training.optim import Weights
 from hpsearch.training.randomness import KeyedDropout, Stream
 from hpsearch.training.structure import Place
+from hpsearch.training.tape import is_for_compiler
 from hpsearch.training.weights import copied
 
 #: elements: kernels may round in another way where a lane's matrix begins at an odd address
@@ -123,7 +124,7 @@ class Stack:
             rows = part.reshape(k, -1)
             gap = end - start - rows.shape[1]
             pieces += [rows, rows.new_zeros(k, gap)] if gap else [rows]
-        if not torch.compiler.is_compiling():
+        if not is_for_compiler():
             return torch.cat(pieces, 1, out=out)
         rows = torch.cat(pieces, 1)  # compiled, one kernel reads it piece by piece, writes it, and goes on with it
         out.copy_(rows)

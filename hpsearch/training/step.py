@@ -18,14 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from hpsearch.training.guard import no_garbage
 from hpsearch.training.optim import Settings
 from hpsearch.training.randomness import Stream
-from hpsearch.training.tape import record
+from hpsearch.training.tape import record, written
 
 #: steps at the same shape from which compiling pays: it takes some twenty seconds
 COMPILED_STEPS = 2_000
-#: shapes that one process compiles; beyond it Dynamo would fall back to plain operations without a word
-SHAPES = 64
 #: steps before a capture, as torch asks for
 _WARM = 3
 #: plain steps at one shape before one is recorded, which costs some ten of them
@@ -69,14 +68,12 @@ class Steps:
     """The steps of one set of lanes, by shape.
 
     Args:
-        plain: makes a plain step of so many lanes; ``compiled`` makes it of compiled parts.
+        plain: makes a plain step of so many lanes.
         rows: all tensors that a step changes.
         device: where they are.
     """
 
-    def __init__(
-        self, plain: Callable[[int, bool], Step], rows: Callable[[], list[Tensor]], device: torch.device
-    ) -> None:
+    def __init__(self, plain: Callable[[int], Step], rows: Callable[[], list[Tensor]], device: torch.device) -> None:
         self._plain, self._rows, self._graphs = plain, rows, device.type == "cuda"
         self._compiles, self._records = device.type == "cuda", device.type == "cpu"
         #: steps of a shape from which it is compiled
@@ -132,7 +129,7 @@ class Steps:
         if step is not None:
             self._made[batch.shape, True] = step
             return step
-        step = self._made[batch.shape, False] = self._captured(self._plain(len(batch.rows), False), batch)
+        step = self._made[batch.shape, False] = self._captured(self._plain(len(batch.rows)), batch)
         return step
 
     def repeated(self, step: Step, batch: Batch) -> Step:
@@ -178,18 +175,18 @@ class Steps:
             yield step
 
     def _compiled(self, batch: Batch) -> Step | None:
+        # On a GPU as it lies in the graph's memory: for rows of another stride it would be compiled again.
+        tried = _copied(batch) if self._graphs else replace(batch, shared=tree_map(torch.clone, batch.shared))
+        plain = self._plain(len(batch.rows))
         try:
-            step = self._plain(len(batch.rows), True)
-            with warnings.catch_warnings():
+            with no_garbage(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's, about itself
-                # On a GPU as it lies in the graph's memory: for rows of another stride Dynamo compiles again.
-                tried = _copied(batch) if self._graphs else replace(batch, shared=tree_map(torch.clone, batch.shared))
-                self._kept(lambda: step(tried))
+                play = self._kept(lambda: compiled(lambda: plain(tried), _tensors(tried), self.backend))
         except Exception as error:  # noqa: BLE001 - whatever a compiler cannot take
             self._leave("compiled", error)
             self._compiles = False
             return None
-        return self._captured(step, batch)
+        return self._captured(lambda batch: play(*_tensors(batch)), batch)
 
     def captured(self, function: Callable[..., Any], inputs: Sequence[Tensor], lanes: int) -> Callable[..., Any]:
         """Another function of tensors on so many lanes, captured for inputs like these where steps are."""
@@ -245,18 +242,30 @@ def expect(steps: int, device: str) -> None:
     They take some ten seconds, and until they are there it compiles one kernel after the other.
     """
     if steps >= COMPILED_STEPS and torch.device(device).type == "cuda":
-        with contextlib.suppress(ImportError):  # torch's own affair: it would start them itself, later
+        with no_garbage(), contextlib.suppress(ImportError):  # torch's own affair: it would start them itself, later
             from torch._inductor.async_compile import maybe_warm_pool
 
             maybe_warm_pool()
 
 
-def compiled(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
-    """``function`` compiled whole; a piece that cannot be is an error, not a slower result."""
-    import torch._dynamo
+def compiled(step: Callable[[], Tensor], inputs: Sequence[Tensor], backend: str) -> Callable[..., Tensor]:
+    """A step compiled whole, as a function of ``inputs``; it is done twice.
 
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
-    return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
+    Raises:
+        CannotRecord: it cannot be written down. Whatever the step, or the compiler, raises.
+    """
+    graph, found = written(step, inputs)
+    # One way to divide each loop, in place of a race between several: that takes seconds, and the fastest may be
+    # another one the next time.
+    options: dict[str, Any] | None = {"triton.autotune_pointwise": False} if backend == "inductor" else None
+    call = torch.compile(graph, fullgraph=True, dynamic=False, backend=backend, options=options)
+
+    @torch.no_grad()
+    def again(*inputs: Tensor) -> Tensor:
+        return cast(Tensor, call(*found, *inputs))
+
+    again(*inputs)
+    return again
 
 
 def _capture(body: Callable[[], Any], inputs: Sequence[Tensor], pool: Any) -> Callable[[Sequence[Tensor]], Any]:
@@ -268,7 +277,8 @@ def _capture(body: Callable[[], Any], inputs: Sequence[Tensor], pool: Any) -> Ca
             body()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    # Another graph that is freed meanwhile would break this one, and torch no longer collects before a capture.
+    with no_garbage(), torch.cuda.graph(graph, pool=pool):
         outputs = body()
     given: list[Tensor | None] = [None] * len(inputs)
 

@@ -1,13 +1,17 @@
 """A step written down while it is done: its operations on tensors, to be called again without the Python around them.
 
-On a CPU the vmapped forward of a small model costs as much Python as arithmetic. What remains on the tape are the
-operations below vmap and autograd, in their order; they are the same ones, so the result is the same to the bit
-(``Steps`` tries it). Tensors that the step finds (weights, buffers, data) are used where they lie, as in a CUDA graph.
+What remains on the tape are the operations below vmap and autograd, in their order. Tensors that the step finds
+(weights, buffers, data) are used where they lie, as in a CUDA graph.
+
+On a CPU the vmapped forward of a small model costs as much Python as arithmetic: there a tape is played as it is, which
+gives the same bits (``Steps`` tries it). A compiler takes the tape of a step whole, with its backward and its update.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence, Set
+from contextvars import ContextVar
 from typing import Any, final
 
 import torch
@@ -15,6 +19,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
 
 #: bytes of all tensors of a step, above which Python is too small a part of it to matter
 LARGEST = 512 * 2**20
@@ -22,6 +27,8 @@ LARGEST = 512 * 2**20
 _NOT_AGAIN = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded)
 #: indices of these types make shapes of data
 _MASKS = (torch.bool, torch.uint8)
+#: what is written now is for a compiler
+_COMPILED = ContextVar("hpsearch.training.tape", default=False)
 
 
 class CannotRecord(Exception):
@@ -47,13 +54,45 @@ def record(step: Callable[[], Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor
     return output, tape.play(output)
 
 
+def written(step: Callable[[], Tensor], inputs: Sequence[Tensor]) -> tuple[GraphModule, Sequence[Tensor]]:
+    """Do a step, and write it down for a compiler.
+
+    Args:
+        step, inputs: as ``record`` says.
+
+    Returns:
+        A graph, to be called with what the step found and then ``inputs``; and what it found.
+
+    Raises:
+        CannotRecord: with the reason. Whatever the step raises.
+    """
+    tape, before = _Tape(inputs, played=False), _COMPILED.set(True)
+    try:
+        # A device's own thread of the backward would not be written down in order.
+        with torch.autograd.set_multithreading_enabled(False), tape:
+            return tape.written(step())
+    finally:
+        _COMPILED.reset(before)
+
+
+def is_for_compiler() -> bool:
+    """Whether what is done now is ``written``: what a kernel of its own does well by hand, a compiler does better."""
+    return _COMPILED.get()
+
+
 @final
 class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    """Writes down what is done within it.
+
+    Args:
+        inputs: tensors that are others the next time.
+        played: as it is: what it holds is kept alive, to see whose memory is free; else a compiler sees to that.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor], *, played: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._graph = Graph()
-        self._nodes: dict[int, Node] = {}
-        #: as long as they live no other tensor has their ids
+        self._graph, self._played = Graph(), played
+        self._nodes = WeakTensorKeyDictionary()
         self._alive: list[Tensor] = []
         self._bytes = 0
         self._inputs = [self._name(tensor, self._graph.placeholder(f"input_{k}")) for k, tensor in enumerate(inputs)]
@@ -65,10 +104,14 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # nothing here is compiled; to skip it torch would import all of its compiler, a second
 
     def _name(self, tensor: Tensor, node: Node) -> Node:
-        self._nodes[id(tensor)] = node
-        self._alive.append(tensor)
-        node.meta["tensor"] = tensor
+        self._nodes[tensor] = node
+        self._keep(node, tensor)
         return node
+
+    def _keep(self, node: Node, tensor: Tensor) -> None:
+        if self._played:
+            node.meta["tensor"] = tensor
+            self._alive.append(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -78,8 +121,8 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not indexing and any(tag in func.tags for tag in _NOT_AGAIN):
             raise CannotRecord(f"{func} depends on data or draws random numbers")
         results = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
-        if func.is_view and not any(id(x) in self._nodes for x in tensors):
-            return output  # a view of what lies where it lies
+        if self._played and func.is_view and not any(x in self._nodes for x in tensors):
+            return output  # a view of what lies where it lies; a compiler has to see whose
         if len(results) == 1 and len(tensors) == 1 and _same_view(func, tensors[0], results[0]):
             self._name(results[0], self._node_of(tensors[0]))
             return output
@@ -89,15 +132,15 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             for k, part in enumerate(output if isinstance(output, tuple | list) else ()):
                 if isinstance(part, Tensor):
-                    self._put(part, self._graph.call_function(_item, (node, k)))
+                    self._put(part, self._graph.call_function(operator.getitem, (node, k)))
         return output
 
     def _put(self, output: Tensor, node: Node) -> None:
-        if id(output) in self._nodes:  # an operation in place: what it returns is its argument
-            node.meta["tensor"] = output
+        if output in self._nodes:  # an operation in place: what it returns is its argument
+            self._keep(node, output)
             return
         self._bytes += output.numel() * output.element_size()
-        if self._bytes > LARGEST:
+        if self._played and self._bytes > LARGEST:
             raise CannotRecord("a large step")
         self._name(output, node)
 
@@ -105,13 +148,19 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._node_of(value) if isinstance(value, Tensor) else value
 
     def _node_of(self, tensor: Tensor) -> Node:
-        node = self._nodes.get(id(tensor))
+        node: Node | None = self._nodes.get(tensor)  # type: ignore[no-untyped-call]
         if node is None:
             first = next(iter(self._graph.nodes))
             with self._graph.inserting_before(first):
                 node = self._name(tensor, self._graph.placeholder(f"found_{len(self._found)}"))
             self._found[node] = tensor
         return node
+
+    def written(self, output: Tensor) -> tuple[GraphModule, Sequence[Tensor]]:
+        """The graph, and the tensors that it found, in the order in which it takes them."""
+        self._graph.output(self._node_of(output))
+        found = [self._found[node] for node in self._graph.nodes if node in self._found]
+        return GraphModule(torch.nn.Module(), self._graph), found
 
     def play(self, output: Tensor) -> Callable[..., Tensor]:
         """The function that does it again."""
@@ -128,10 +177,6 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
 
         return again
-
-
-def _item(parts: Any, k: int) -> Any:
-    return parts[k]
 
 
 def _same_view(func: Any, tensor: Tensor, result: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """Fused training on a GPU: on every rung of the ladder a lane is the run alone. Skipped where there is no CUDA device.
 
-``pytest tests/gpu`` takes some three minutes, most of it compiling.
+``pytest tests/gpu`` takes some three minutes, with ``-n 8`` one, most of it compiling.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def test_the_next_handful_has_the_steps_that_are_compiled(tmp_path, monkeypatch)
     runs = assignments(settings_of(6), until=2)
     first = together(MLP, tmp_path / "lanes", runs[:3], device=CUDA, trainer=trainer)
     compiled = counters["stats"]["unique_graphs"]
-    assert compiled - before == 2  # a forward and an update
+    assert compiled - before == 1
     second = together(MLP, tmp_path / "lanes", runs[3:], device=CUDA, trainer=trainer)
     assert counters["stats"]["unique_graphs"] == compiled
     assert is_fused(first, 3, COMPILED), first.grouped

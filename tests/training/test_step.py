@@ -15,7 +15,7 @@ from hpsearch.training.probe import probe
 from hpsearch.training.recipe import ModelParams, resolve
 from hpsearch.training.schedule import Rate
 from hpsearch.training.structure import structure_of
-from tests.training.fusing import CNN, CNN16, MLP, MLP16
+from tests.training.fusing import CNN, CNN16, MLP, MLP16, Transformer, Words
 
 PARAMS = [
     {"lr": 0.05, "dropout": 0.1, "optimizer": "adam", "weight_decay": 1e-3},
@@ -39,7 +39,7 @@ def training_of(task, params=PARAMS, device="cpu"):
     return training
 
 
-@pytest.mark.parametrize("task", [MLP, CNN])
+@pytest.mark.parametrize("task", [MLP, CNN, Transformer, Words])
 def test_compiled_steps_are_the_plain_ones(task):
     plain, compiled = training_of(task()), training_of(task())
     # Without code generation; the next test has it.
@@ -75,7 +75,40 @@ def test_compiled_steps_in_mixed_precision_are_the_plain_ones(task):
             assert table[name] == pytest.approx(other[name], rel=1e-2)
 
 
-class Printing(nn.Module):
+@torch.library.custom_op("hpsearch_tests::halved", mutates_args=())
+def halved(x: torch.Tensor) -> torch.Tensor:
+    return x / 2
+
+
+halved.register_autograd(lambda ctx, gradient: halved(gradient))
+halved.register_vmap(lambda info, dims, x: (halved(x), dims[0]))
+
+
+class Halved(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return halved(self.layer(x))
+
+
+class Opaque(MLP):
+    """It has an operation of which no compiler knows what it makes."""
+
+    def model(self, params):
+        return Halved()
+
+
+def test_what_cannot_be_compiled_trains_as_plain_operations_with_the_reason():
+    plain, compiled = training_of(Opaque(), PARAMS[:2]), training_of(Opaque(), PARAMS[:2])
+    compiled.steps.compile_always("aot_eager")
+    assert compiled.run_epoch() == plain.run_epoch()
+    assert compiled.steps.engine == "vmap"
+    assert "not compiled" in compiled.steps.reason
+
+
+class Breaking(nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(5, 3)
@@ -85,16 +118,26 @@ class Printing(nn.Module):
         return self.layer(x)
 
 
-class Broken(MLP):
-    """Its forward cannot be compiled whole."""
+class Wild(MLP):
+    """Its Python is nothing that torch.compile could read."""
 
     def model(self, params):
-        return Printing()
+        return Breaking()
 
 
-def test_what_cannot_be_compiled_trains_as_plain_operations_with_the_reason():
-    plain, compiled = training_of(Broken(), PARAMS[:2]), training_of(Broken(), PARAMS[:2])
+def test_a_compiler_sees_operations_and_no_python():
+    plain, compiled = training_of(Wild(), PARAMS[:2]), training_of(Wild(), PARAMS[:2])
     compiled.steps.compile_always("aot_eager")
-    assert compiled.run_epoch() == plain.run_epoch()
-    assert compiled.steps.engine == "vmap"
-    assert "not compiled" in compiled.steps.reason
+    for table, other in zip(compiled.run_epoch(), plain.run_epoch(), strict=True):
+        assert table == pytest.approx(other, rel=1e-9)
+    assert (compiled.steps.engine, compiled.steps.reason) == ("compiled", "")
+
+
+def test_each_shape_is_compiled_once(monkeypatch):
+    from torch._dynamo.utils import counters  # seconds, for all other tests
+
+    compiled, before = training_of(MLP()), counters["stats"]["unique_graphs"]
+    compiled.steps.compile_always("aot_eager")
+    for _ in range(2):
+        compiled.run_epoch()
+    assert counters["stats"]["unique_graphs"] - before == 1  # the last partial batch is not worth it

@@ -1,5 +1,6 @@
 """A step from a tape is the step itself, to the bit; what may not be repeated is not recorded."""
 
+import weakref
 from typing import ClassVar
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from hpsearch.training import step as steps
 from hpsearch.training import tape
-from hpsearch.training.tape import CannotRecord, record
+from hpsearch.training.tape import CannotRecord, is_for_compiler, record, written
 from tests.training.fusing import CNN, CNN32, MLP32, Transformer32, Words32
 from tests.training.test_step import training_of
 
@@ -205,3 +206,68 @@ def test_gradients_through_an_own_function_are_recorded():
         weight.copy_(after)
     x.copy_(other)
     assert torch.equal(played, step())
+
+
+# For a compiler
+
+
+def rows_of(training):
+    return [rows.clone() for rows in training._rows()]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_what_a_compiler_gets_is_the_step(optimizer):
+    """Its backward and its update are in it, and weights are found as they lie, not as views of them."""
+    training = training_of(MLP32(), settings(optimizer))
+    batch, plain = training._batches(training.padded())[0], training._step(training.width)
+    before, given = rows_of(training), steps._tensors(batch)
+    graph, found = written(lambda: plain(batch), given)
+    assert any(tensor is training.stack.flat for tensor in found)
+    results = []
+    for one in (lambda: plain(batch), lambda: graph(*found, *given)):
+        for rows, kept in zip(training._rows(), before, strict=True):
+            rows.copy_(kept)
+        with torch.no_grad() if results else torch.enable_grad():
+            results.append([one().clone(), *rows_of(training)])
+    assert not torch.equal(results[0][1], before[0])
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)  # a linear layer is another product
+
+
+def test_what_a_compiler_gets_keeps_nothing_alive():
+    """A step of many lanes fills a device: all that it makes at once would not fit."""
+
+    def step():
+        y = x * 2
+        made = weakref.ref(y)
+        z = y + 1
+        del y
+        assert made() is None
+        return z.sum()
+
+    x = torch.arange(4.0)
+    graph, found = written(step, [x])
+    assert list(found) == []
+    assert graph(torch.ones(4)) == 12
+
+
+def test_what_depends_on_data_is_no_work_for_a_compiler():
+    x = torch.arange(4.0)
+    with pytest.raises(CannotRecord, match="depends on data or draws"):
+        written(lambda: x * x.sum().item(), [x])
+    assert not is_for_compiler()
+
+
+def test_a_view_of_what_is_found_is_seen():
+    state = torch.zeros(2, 3)
+
+    def step():
+        state[0].add_(x)
+        return state.sum()
+
+    x = torch.ones(3)
+    graph, found = written(step, [x])
+    assert len(found) == 1
+    assert found[0] is state
+    assert graph(state, torch.full((3,), 2.0)) == 9
+    assert torch.equal(state, torch.tensor([[3.0, 3, 3], [0, 0, 0]]))
