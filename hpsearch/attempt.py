@@ -95,12 +95,18 @@ def watch(
 
 
 def executor_of(
-    on: str, workers: int | None, device: str, lanes: int = 1, cluster: RayCluster | None = None
+    on: str,
+    workers: int | None,
+    device: str,
+    lanes: int = 1,
+    cluster: RayCluster | None = None,
+    warm: Workload | None = None,
 ) -> Executor:
     """The executor of this name, ``local``, ``inline`` or ``ray``, whose workers take so many runs at once.
 
     Args:
         cluster: where the workers of ``ray`` are; closed with the executor.
+        warm: of the runs that will come; a first local worker begins to come up for them.
 
     Raises:
         StudyError: no such executor.
@@ -117,7 +123,10 @@ def executor_of(
     if on == "local":
         from hpsearch.executors.local import LocalExecutor
 
-        return LocalExecutor(workers, device=device, lanes=lanes)
+        executor = LocalExecutor(workers, device=device, lanes=lanes)
+        if warm is not None:
+            executor.warm(warm)
+        return executor
     raise StudyError([Problem(field="--on", message=f"{on!r} is no place for workers", hint="local, inline or ray")])
 
 

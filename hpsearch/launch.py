@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, final
 from hpsearch.attempt import connect, executor_of, on_cuda, record_of, time_alone, time_together, watch, workload_of
 from hpsearch.declaration import is_function, is_task
 from hpsearch.errors import NotFoundError, Problem, StudyChangedError, StudyError
-from hpsearch.executor import Assignment
+from hpsearch.executor import Assignment, Executor
 from hpsearch.further import Chooser
-from hpsearch.objective import find
+from hpsearch.objective import Workload, find
 from hpsearch.plan import Measured, batch_of
 from hpsearch.progress import Ending, Progress
 from hpsearch.search import Observer, search
@@ -127,12 +127,11 @@ def run(
     """
     find(study.objective)
     lanes_of(study, fuse, device)
-    _refuse_budget(study, database(db), extend=extend)
     place = Place(
         db=db, workers=workers, on=on, device=device, cluster=cluster, fuse=fuse, files=files, grace_s=grace_s,
         allow_changed_code=allow_changed_code, observer=observer, tell=tell, signals=signals,
     )  # fmt: skip
-    return _launch(study, place)
+    return _launch(study, place, check=partial(_refuse_budget, study, database(db), extend=extend))
 
 
 @final
@@ -169,25 +168,24 @@ def go_further(study: Study, chooser: Chooser, place: Place) -> Outcome:
 
 
 def _launch(
-    study: Study, place: Place, *, chooser: Chooser | None = None, leave: tuple[str, str] | None = None
+    study: Study,
+    place: Place,
+    *,
+    check: Callable[[], None] = lambda: None,
+    chooser: Chooser | None = None,
+    leave: tuple[str, str] | None = None,
 ) -> Outcome:
-    """Open the store, find the workers, and search or go further."""
-    from hpsearch.stores.sql import open_store
-
-    on, device, url, ray = place.on, place.device, database(place.db), None
-    lanes, fixed = lanes_of(study, place.fuse, device)
-    record = record_of(study)
+    """Find the workers, open the store, and search or go further; ``check``: what the record has against it."""
+    url, record = database(place.db), record_of(study)
     files, interrupts = place.files or files_folder(url, study.name), Interrupts()
-    store = open_store(url, patience_s=interrupts.patience_s, tell=place.tell)
-    if on == "ray":
-        ray = connect(study, place.cluster, device, files)
-        device = ray.device
-        if ray.warning:
-            place.tell(ray.warning)
-        lanes, fixed = lanes_of(study, place.fuse, device)
-    workload = replace(workload_of(study, device, files), lanes=lanes, fixed_lanes=fixed)
-    executor = executor_of(on, place.workers, device, lanes, ray)
-    try:
+    with ExitStack() as ours:
+        # Ours come up while the database's libraries do; a cluster, which may take minutes, waits for its answer.
+        early = None if place.on == "ray" else ours.enter_context(_workers(study, place, files))
+        from hpsearch.stores.sql import open_store
+
+        check()
+        store = open_store(url, patience_s=interrupts.patience_s, tell=place.tell)
+        executor, workload = early or ours.enter_context(_workers(study, place, files))
         with interrupts.installed() if place.signals else nullcontext():
             ending = search(
                 study,
@@ -197,7 +195,7 @@ def _launch(
                 workload=workload,
                 holder=this_process(),
                 interrupt=interrupts,
-                lease_s=INLINE_LEASE_S if on == "inline" else LEASE_S,
+                lease_s=INLINE_LEASE_S if place.on == "inline" else LEASE_S,
                 grace_s=place.grace_s,
                 allow_changed=place.allow_changed_code,
                 observer=place.observer or (lambda progress: None),
@@ -205,8 +203,6 @@ def _launch(
                 leave=leave,
                 forget=partial(forget_checkpoints, files),
             )
-    finally:
-        executor.close()
     if ending.error:
         raise ending.error
     return Outcome(
@@ -216,6 +212,25 @@ def _launch(
         progress=ending.progress,
         exit_code=_exit_code(ending, interrupts),
     )
+
+
+@contextmanager
+def _workers(study: Study, place: Place, files: Path) -> Iterator[tuple[Executor, Workload]]:
+    """The executor, closed at the end, and what its runs share; the first worker begins to come up."""
+    device, ray = place.device, None
+    lanes, fixed = lanes_of(study, place.fuse, device)
+    if place.on == "ray":
+        ray = connect(study, place.cluster, device, files)
+        device = ray.device
+        if ray.warning:
+            place.tell(ray.warning)
+        lanes, fixed = lanes_of(study, place.fuse, device)
+    workload = replace(workload_of(study, device, files), lanes=lanes, fixed_lanes=fixed)
+    executor = executor_of(place.on, place.workers, device, lanes, ray, warm=workload)
+    try:
+        yield executor, workload
+    finally:
+        executor.close()
 
 
 def lanes_of(study: Study, fuse: int | str, device: str = "auto") -> tuple[int, bool]:
@@ -327,13 +342,8 @@ def attempt(
 
     unknown = sorted(params.keys() - study.search_space.parameters.keys())
     if unknown:
-        known = ", ".join(study.search_space.parameters)
-        raise StudyError(
-            [
-                Problem(field=name, message="is no hyperparameter of this study", hint=f"it has {known}")
-                for name in unknown
-            ]
-        )
+        hint = f"it has {', '.join(study.search_space.parameters)}"
+        raise StudyError([Problem(field=n, message="is no hyperparameter of this study", hint=hint) for n in unknown])
     first = [*study.baselines, *plan(study, show=1).first][0]
 
     last: list[Finished | Lost] = []

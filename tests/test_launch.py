@@ -8,12 +8,13 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 import hpsearch as hp
 from hpsearch.attempt import measure_s
 from hpsearch.compare import param_differences, study_row, trial_row
-from hpsearch.errors import NotFoundError, StudyChangedError
+from hpsearch.errors import NotFoundError, StoreError, StudyChangedError
 from hpsearch.launch import attempt, lanes_of, measure
 from hpsearch.plan import Measured, plan
 from hpsearch.settings import database, files_folder
@@ -73,6 +74,19 @@ def test_a_budget_grows_on_request_only_and_never_shrinks(tmp_path: Path, db: st
     whole = f"sqlite:///{tmp_path}/whole.db"
     hp.run(make(tmp_path, n_trials=12), db=whole, on="inline")
     assert facts(db) == facts(whole)
+
+
+def test_a_run_that_is_refused_or_has_nothing_to_do_leaves_no_worker(tmp_path: Path, db: str) -> None:
+    """A first worker comes up before the record is read."""
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    study = make(tmp_path, n_trials=1)
+    hp.run(study, db=db, workers=1)
+    assert hp.run(study, db=db, workers=1).state == "complete"
+    with pytest.raises(StudyChangedError, match="n_trials"):
+        hp.run(make(tmp_path, n_trials=2), db=db, workers=1)
+    with pytest.raises(StoreError):
+        hp.run(study, db=f"sqlite:///{tmp_path}/none/r.db", workers=1)
+    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
 
 
 def test_another_spec_or_other_code_is_refused_with_what_differs(tmp_path: Path, db: str) -> None:

@@ -31,7 +31,7 @@ _CLOSE_S = 2.0
 
 @final
 class LocalExecutor(Executor):
-    """Worker processes, started when there is work for them and no more than there is work for.
+    """Worker processes, started when there is work for them and no more than there is work for; one may come up ahead.
 
     Every worker has a guard (``_guard.py``), a small process that outlives whatever training code does: it enforces
     ``timeout_s``, writes what is printed to ``files/<trial>/<seed>[.<repeat>]/log.txt``, or to one log of the runs
@@ -71,6 +71,11 @@ class LocalExecutor(Executor):
 
     def idle(self) -> int:
         return 0 if self._closed else sum(self._room(place) == self._lanes for place in range(self._limit))
+
+    def warm(self, workload: Workload) -> None:
+        """Start a first worker ahead of its work: it imports torch, some seconds, while its coordinator does others."""
+        if not self._closed and self._workers[0] is None:
+            self._hire(0, workload)
 
     def start(self, assignments: Sequence[Assignment], workload: Workload) -> None:
         """Make what workers have even, the warm ones first (``_shares``); a group goes to one that has none.
@@ -148,13 +153,15 @@ class LocalExecutor(Executor):
 
     def _give(self, place: int, assignments: Sequence[Assignment], workload: Workload) -> None:
         """Give assignments to the worker of this place; a fresh one where there is none."""
-        worker = self._workers[place]
-        if worker is None:
-            worker = self._workers[place] = Worker(*self._home(place), workload.threads)
-            self._selector.register(worker.link, selectors.EVENT_READ, (place, worker))
-            self._selector.register(worker.guard, selectors.EVENT_READ, (place, worker))
+        worker = self._workers[place] or self._hire(place, workload)
         worker.give(assignments, workload)
         self._watch(place, worker)
+
+    def _hire(self, place: int, workload: Workload) -> Worker:
+        worker = self._workers[place] = Worker(*self._home(place), workload.threads)
+        self._selector.register(worker.link, selectors.EVENT_READ, (place, worker))
+        self._selector.register(worker.guard, selectors.EVENT_READ, (place, worker))
+        return worker
 
     def _watch(self, place: int, worker: Worker) -> None:
         """Wait for room in its socket exactly while there is something to send."""

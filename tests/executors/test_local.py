@@ -76,6 +76,21 @@ def test_no_worker_is_started_without_work_for_it(executor, tmp_path):
     assert len({p.pid for p in me.children()} - before) == 1
 
 
+def test_a_worker_that_comes_up_ahead_gets_the_first_work(executor, tmp_path):
+    me, work = psutil.Process(), workload("nothing", tmp_path)
+    before = {p.pid for p in me.children()}
+    executor.warm(work)
+    executor.warm(work)
+    ahead = {p.pid for p in me.children()} - before
+    assert len(ahead) == 1
+    assert (executor.capacity(), executor.idle()) == (2, 2)
+    drive(executor, [assignment(0)], work)
+    assert {p.pid for p in me.children()} - before == ahead
+    executor.close()
+    executor.warm(work)
+    assert not {p.pid for p in me.children()} - before
+
+
 def test_isolation_is_a_process_per_run(executor, tmp_path):
     work = workload("nothing", tmp_path, isolate=True)
     assert len({outcome(executor, assignment(t), work).worker for t in range(2)}) == 2
