@@ -200,6 +200,7 @@ def main() -> int:
     parser.add_argument("--dropout", type=float, default=None, help="the same for all runs; searched by default")
     parser.add_argument("--repeats", type=int, default=None, help="rounds; 2 by default")
     parser.add_argument("--processes", type=int, default=None, help="at once: one a core by default; 16 on a GPU")
+    parser.add_argument("--ahead", type=int, default=1, help="GPU rows made ready side by side, then timed in turn")
     parser.add_argument("--no-peer", dest="peer", action="store_false", help="without Optuna")
     parser.add_argument("--study", action="store_true", help="time the command instead, on a GPU with 1,024 runs")
     parser.add_argument("--start", action="store_true", help="where a group's start goes, instead; --lanes, --task")

@@ -27,7 +27,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from threading import BrokenBarrierError
 from typing import Any
 
 import fusing_peer
@@ -163,7 +162,7 @@ def graphed(plain: Plain) -> Step:
     return replay
 
 
-def time_plain(row: Row, number: int, barrier: Any) -> Timed:
+def time_plain(row: Row, number: int, turn: Callable[[], None]) -> Timed:
     """Steps a second of a plain loop."""
     began = time.perf_counter()
     plain = Plain(row, number)
@@ -173,7 +172,7 @@ def time_plain(row: Row, number: int, barrier: Any) -> Timed:
         step(next(batches))
     wait_for(plain.device)
     start_s = time.perf_counter() - began
-    barrier.wait(LIMIT_S)
+    turn()
     began, steps, spent = time.perf_counter(), 0, 0.0
     while spent < TIMED_S:
         for _ in range(CHUNK):
@@ -183,13 +182,19 @@ def time_plain(row: Row, number: int, barrier: Any) -> Timed:
     return Timed(steps=steps / spent, start_s=start_s, memory=peak(plain.device))
 
 
-def time_fused(row: Row) -> Timed:
+def time_fused(row: Row, turn: Callable[[], None]) -> Timed:
     """Steps a second of lanes, all together."""
     # As a run of five epochs or more would train: fewer steps are not compiled for.
     runs = fusing_runs.drawn(row.lanes, images=FASHION_MNIST, epochs=max(5, row.epochs))
     try:
         passed = fusing_runs.train(
-            row.address, runs, lanes=row.lanes, device=row.device, stop_after=row.epochs, only_fused=True
+            row.address,
+            runs,
+            lanes=row.lanes,
+            device=row.device,
+            stop_after=row.epochs,
+            only_fused=True,
+            first=turn,
         )
     except fusing_runs.NotFusedError as error:
         return Timed(note=f"not offered: {error}")
@@ -198,7 +203,7 @@ def time_fused(row: Row) -> Timed:
     steps = passed.steps // sum(len(curve) for curve in passed.curves.values()) * after
     epoch_s = (last - first) / (len(passed.marks) - 1)
     note = "; ".join([passed.engine, *passed.reasons])
-    return Timed(steps / (last - first), first - epoch_s, peak(torch.device(row.device)), note)
+    return Timed(steps / (last - first), passed.first_s - epoch_s, peak(torch.device(row.device)), note)
 
 
 def wait_for(device: torch.device) -> None:
@@ -212,57 +217,72 @@ def peak(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
 
 
-def work(row: Row, number: int, barrier: Any, pipe: Any) -> None:
-    """The body of a process: time a row."""
+def work(row: Row, number: int, pipe: Any) -> None:
+    """The body of a process: make a row ready, wait for its turn, and time it."""
     torch.set_float32_matmul_precision("highest" if row.precision == "float32" else "high")
     torch.backends.cudnn.allow_tf32 = row.precision != "float32"
+
+    def turn() -> None:
+        wait_for(torch.device(row.device))
+        pipe.send(None)
+        pipe.recv()
+
     try:
-        pipe.send(time_fused(row) if row.way == "fused" else time_plain(row, number, barrier))
+        pipe.send(time_fused(row, turn) if row.way == "fused" else time_plain(row, number, turn))
     except Exception as error:  # noqa: BLE001 - one row's failure is that row's
-        barrier.abort()
-        if not isinstance(error, BrokenBarrierError):  # another process of the row says why
-            traceback.print_exc()
-            pipe.send(Timed(note=f"failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"))
+        traceback.print_exc()
+        pipe.send(Timed(note=f"failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"))
 
 
-def measure(row: Row) -> Timed:
-    """A row, in fresh processes: the sum of their rates, the longest start."""
-    context = get_context("spawn")
-    barrier, pipes, processes = context.Barrier(row.processes), [], []
-    for number in range(row.processes):
-        mine, theirs = context.Pipe()
-        process = context.Process(target=work, args=(row, number, barrier, theirs))
-        process.start()
-        theirs.close()
-        pipes.append(mine)
-        processes.append(process)
-    try:
-        found = heard(pipes)
-    finally:
-        for process in processes:
-            process.join(10)
+class Made:
+    """A row that its processes, fresh ones, make ready."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        context = get_context("spawn")
+        self._pipes, self._processes, deadline = [], [], time.monotonic() + LIMIT_S
+        for number in range(row.processes):
+            mine, theirs = context.Pipe()
+            process = context.Process(target=work, args=(row, number, theirs))
+            process.start()
+            theirs.close()
+            self._pipes.append(mine)
+            self._processes.append(process)
+        self._deadline = deadline
+
+    def wait(self) -> None:
+        """Until all of its processes are ready, or have failed."""
+        self._early = [self._heard(pipe) for pipe in self._pipes]
+
+    def time(self) -> Timed:
+        """Let them begin at once: the sum of their rates, the longest start."""
+        found = [early for early in self._early if early is not None]
+        if not found:
+            for pipe in self._pipes:
+                pipe.send(None)
+            found = [self._heard(pipe) or Timed() for pipe in self._pipes]
+        for process in self._processes:
+            process.join(10 if len(found) == len(self._pipes) else 0)
             process.kill()
-    failed = [timed for timed in found if timed.steps == 0]
-    if failed:
-        return next((timed for timed in failed if timed.note), Timed(note="its processes died"))
-    return replace(
-        found[0],
-        steps=sum(timed.steps for timed in found),
-        start_s=max(timed.start_s for timed in found),
-        memory=sum(timed.memory for timed in found),
-    )
+        failed = [timed for timed in found if timed.steps == 0]
+        if failed:
+            return next((timed for timed in failed if timed.note), Timed(note="its processes died"))
+        return replace(
+            found[0],
+            steps=sum(timed.steps for timed in found),
+            start_s=max(timed.start_s for timed in found),
+            memory=sum(timed.memory for timed in found),
+        )
 
-
-def heard(pipes: Sequence[Any]) -> list[Timed]:
-    """What the processes have found; nothing of one that died."""
-    found, deadline = [], time.monotonic() + LIMIT_S
-    for pipe in pipes:
+    def _heard(self, pipe: Any) -> Timed | None:
+        """What a process says next: None where it is ready; nothing found where it died."""
         try:
-            late = not pipe.poll(max(0.0, deadline - time.monotonic()))
-            found.append(Timed(note=f"took more than {LIMIT_S:g} s") if late else pipe.recv())
+            if not pipe.poll(max(0.0, self._deadline - time.monotonic())):
+                return Timed(note=f"took more than {LIMIT_S:g} s")
+            said: Timed | None = pipe.recv()
         except EOFError:
-            found.append(Timed())
-    return found
+            return Timed()
+        return said
 
 
 def rows_of(options: argparse.Namespace) -> Iterator[Row]:
@@ -294,8 +314,7 @@ def show(options: argparse.Namespace) -> None:
     """Measure the rows and print each as it comes."""
     print(f"{'':<6}{'':<10}{'':<32}{'steps/s':>10}{'x eager':>9}{'start s':>9}{'GiB':>7}")
     alone: dict[tuple[str, str], float] = {}
-    for row in rows_of(options):
-        timed = measure(row)
+    for row, timed in measured(list(rows_of(options)), options.ahead):
         key = row.task, row.precision
         if str(row) == "eager":
             alone[key] = timed.steps
@@ -308,6 +327,16 @@ def show(options: argparse.Namespace) -> None:
         print(f"{head}{numbers}  {timed.note}", flush=True)
 
 
+def measured(rows: Sequence[Row], ahead: int) -> Iterator[tuple[Row, Timed]]:
+    """Each row with what was found; so many are made ready side by side, and timed one after the other."""
+    for start in range(0, len(rows), ahead):
+        made = [Made(row) for row in rows[start : start + ahead]]
+        for one in made:
+            one.wait()
+        for one in made:
+            yield one.row, one.time()
+
+
 def study(options: argparse.Namespace) -> int:
     """Time the command for a whole study, with empty compilers' caches and with the same filled."""
     arguments = ["--device", "cuda", "--workers", "1", "--fuse", "auto"]
@@ -316,7 +345,7 @@ def study(options: argparse.Namespace) -> int:
     if options.epochs:
         arguments += ["--set", f"search_space.epochs={options.epochs}"]
     print("\nhpsearch run fusing_1024.yaml, tf32, from the command to the prompt")
-    print(f"{'caches':<8}{'wall s':>8}{'CPU s':>8}{'first epoch s':>15}{'runs':>7}{'epochs':>8}  trained")
+    print(f"{'caches':<8}{'wall s':>8}{'CPU s':>8}{'first epoch s':>15}{'runs':>7}{'epochs':>8}  groups")
     with tempfile.TemporaryDirectory() as caches:
         env = {"TORCHINDUCTOR_CACHE_DIR": caches, "TRITON_CACHE_DIR": caches, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
         for state in ("empty", "filled"):
@@ -326,5 +355,5 @@ def study(options: argparse.Namespace) -> int:
                 )
             runs = sum(len(trial.runs) for trial in timed.results.trials)
             numbers = f"{timed.wall_s:>8.1f}{timed.cpu_s:>8.1f}{timed.first_s:>15.1f}{runs:>7,}{timed.epochs:>8,}"
-            print(f"{state:<8}{numbers}  {timed.engines}", flush=True)
+            print(f"{state:<8}{numbers}  {'; '.join(timed.grouped)}", flush=True)
     return 0

@@ -6,7 +6,7 @@ import math
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +63,9 @@ class Pass:
     #: run -> val_loss of each epoch
     curves: dict[int, list[float]] = field(default_factory=dict)
     states: dict[int, str] = field(default_factory=dict)
-    #: seconds since the beginning at which the reports of an epoch came
+    #: seconds since the beginning until the first epoch was reported
+    first_s: float = 0.0
+    #: the same of every epoch, the first once it was told
     marks: list[float] = field(default_factory=list)
     engine: str = ""
     #: why runs were not trained in another way
@@ -77,8 +79,15 @@ class NotFusedError(Exception):
 class Feed:
     """Gives a worker as many runs as it has lanes, and hears what it says."""
 
-    def __init__(self, runs: Sequence[Assignment], lanes: int, stop_after: int | None, only_fused: bool) -> None:
-        self.passed = Pass()
+    def __init__(
+        self,
+        runs: Sequence[Assignment],
+        lanes: int,
+        stop_after: int | None,
+        only_fused: bool,
+        first: Callable[[], None],
+    ) -> None:
+        self.passed, self._first = Pass(), first
         self._waiting, self._lanes, self._flying = deque(runs), lanes, 0
         self._stop_after, self._only_fused = stop_after, only_fused
         self._began = time.perf_counter()
@@ -115,6 +124,9 @@ class Feed:
                 if self._only_fused and report.engine == "solo":
                     raise NotFusedError(report.reason)
         if any(isinstance(report, EpochReport) for report in reports):
+            if not passed.marks:
+                passed.first_s = time.perf_counter() - self._began
+                self._first()
             passed.marks.append(time.perf_counter() - self._began)
 
 
@@ -127,6 +139,7 @@ def train(
     seeds: Sequence[int] | None = None,
     stop_after: int | None = None,
     only_fused: bool = False,
+    first: Callable[[], None] = lambda: None,
 ) -> Pass:
     """Train the runs in this process as a worker of so many lanes does; of one lane it is what ``--fuse off`` does.
 
@@ -138,6 +151,7 @@ def train(
         seeds: of the runs; by default ``seed_of``.
         stop_after: end each run after so many epochs, though it plans to train for more.
         only_fused: give up where they do not train together.
+        first: called when the first epoch has been reported; ``marks`` begin when it returns.
 
     Raises:
         NotFusedError: they do not.
@@ -159,7 +173,7 @@ def train(
             for number, params in enumerate(runs)
         ]
         batches = batches_of(address, runs[0], device)
-        feed = Feed(todo, lanes, stop_after, only_fused)
+        feed = Feed(todo, lanes, stop_after, only_fused, first)
         cpu, wall = time.process_time(), time.perf_counter()
         Trainer(device).train(feed.more(), workload, send=feed.send, stopped=feed.stopped, more=feed.more)
         passed = feed.passed

@@ -48,6 +48,8 @@ class Timed:
     results: Results
     #: run -> the metric of each epoch
     curves: Mapping[RunKey, list[float]]
+    #: how groups were trained, and why not otherwise
+    grouped: Sequence[str] = ()
 
     @property
     def epochs(self) -> int:
@@ -80,7 +82,14 @@ def run(
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     results = hp.load(name, url)
-    return Timed(wall_s, cpu_s, first_s, results, curves_of(results))
+    return Timed(wall_s, cpu_s, first_s, results, curves_of(results), groups_in(folder / "hpsearch.db"))
+
+
+def groups_in(database: Path) -> list[str]:
+    """What the record says of how groups were trained."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        rows = connection.execute("SELECT reason, details ->> 'reason' FROM decision WHERE kind = 'grouped'")
+        return [": ".join(filter(None, row)) for row in rows]
 
 
 def has_epoch(database: Path) -> bool:
