@@ -23,6 +23,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -259,11 +260,12 @@ class Made:
         found = [early for early in self._early if early is not None]
         if not found:
             for pipe in self._pipes:
-                pipe.send(None)
+                with suppress(OSError):  # it has died since
+                    pipe.send(None)
             found = [self._heard(pipe) or Timed() for pipe in self._pipes]
         for process in self._processes:
             process.join(10 if len(found) == len(self._pipes) else 0)
-            process.kill()
+        self.end()
         failed = [timed for timed in found if timed.steps == 0]
         if failed:
             return next((timed for timed in failed if timed.note), Timed(note="its processes died"))
@@ -273,6 +275,11 @@ class Made:
             start_s=max(timed.start_s for timed in found),
             memory=sum(timed.memory for timed in found),
         )
+
+    def end(self) -> None:
+        """End what is left of it."""
+        for process in self._processes:
+            process.kill()
 
     def _heard(self, pipe: Any) -> Timed | None:
         """What a process says next: None where it is ready; nothing found where it died."""
@@ -331,10 +338,14 @@ def measured(rows: Sequence[Row], ahead: int) -> Iterator[tuple[Row, Timed]]:
     """Each row with what was found; so many are made ready side by side, and timed one after the other."""
     for start in range(0, len(rows), ahead):
         made = [Made(row) for row in rows[start : start + ahead]]
-        for one in made:
-            one.wait()
-        for one in made:
-            yield one.row, one.time()
+        try:
+            for one in made:
+                one.wait()
+            for one in made:
+                yield one.row, one.time()
+        finally:
+            for one in made:
+                one.end()
 
 
 def study(options: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from hpsearch.trial import STREAMED, EpochReport, Finished, Grouped, Lost, Pause
 if TYPE_CHECKING:
     from hpsearch.executors.ray import ClusterOptions, RayCluster
 
-#: seconds that ``measure`` watches; on a CUDA device, where compiling takes half a minute
+#: seconds that ``measure`` watches; on a CUDA device, where imports and compiling take some twenty
 MEASURE_S, CUDA_MEASURE_S = 20.0, 90.0
 #: epochs that each run of a group is watched for: the pause after the last one costs time of its own, so one more
 #: than it takes to see a whole epoch from report to report
@@ -124,8 +124,12 @@ def executor_of(
         from hpsearch.executors.local import LocalExecutor
 
         executor = LocalExecutor(workers, device=device, lanes=lanes)
-        if warm is not None:
-            executor.warm(warm)
+        try:
+            if warm is not None:
+                executor.warm(warm)
+        except BaseException:
+            executor.close()
+            raise
         return executor
     raise StudyError([Problem(field="--on", message=f"{on!r} is no place for workers", hint="local, inline or ray")])
 

@@ -35,7 +35,7 @@ def plan(
     and what alone, the time.
 
     The first runs are watched for some epochs in worker processes, for 20 s at most, on a CUDA device, where compiling
-    takes half a minute, for 90 s; nothing is recorded.
+    takes some twenty seconds, for 90 s; nothing is recorded.
 
     Args:
         file: The study file.

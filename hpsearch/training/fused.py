@@ -25,7 +25,7 @@ from hpsearch.training.diagnostics import lane_norms, means_by_rows
 from hpsearch.training.lane import Lane, Way, orders_of, settings_of, widths
 from hpsearch.training.loss import loss_of
 from hpsearch.training.optim import BUFFERS, Settings, spread, update
-from hpsearch.training.precision import output_of
+from hpsearch.training.precision import is_mixed, output_of
 from hpsearch.training.randomness import Key, Stream, mask_key
 from hpsearch.training.recipe import Recipe
 from hpsearch.training.stack import Rows, Stack
@@ -64,7 +64,7 @@ class FusedTraining:
         self._has_best = [False] * (slots + 1)
         self.lanes: list[Lane] = []
         self.way = Way()
-        self.steps = Steps(self._step, self._rows, self.device)
+        self.steps = Steps(self._step, self._rows, self.gradient, mixed=is_mixed(task))
         self._validation = Validation(task, self.stack, self.steps, self.prepared_for_validation, self.batch_size)
 
     # Lanes come and go

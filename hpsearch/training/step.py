@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from hpsearch.training.agreement import COMPARED, Outcome, far_apart
 from hpsearch.training.guard import no_garbage
 from hpsearch.training.optim import Settings
 from hpsearch.training.randomness import Stream
-from hpsearch.training.tape import record, written
+from hpsearch.training.tape import CannotRecord, record, written
 
-#: steps at the same shape from which compiling pays: it takes some twenty seconds
+#: steps at the same shape from which compiling pays: it takes some ten seconds
 COMPILED_STEPS = 2_000
 #: steps before a capture, as torch asks for
 _WARM = 3
@@ -69,12 +70,17 @@ class Steps:
 
     Args:
         plain: makes a plain step of so many lanes.
-        rows: all tensors that a step changes.
-        device: where they are.
+        rows: all tensors that a step changes, but for ``gradient``.
+        gradient: where a step leaves its own.
+        mixed: whether the forward computes in bfloat16.
     """
 
-    def __init__(self, plain: Callable[[int], Step], rows: Callable[[], list[Tensor]], device: torch.device) -> None:
+    def __init__(
+        self, plain: Callable[[int], Step], rows: Callable[[], list[Tensor]], gradient: Tensor, *, mixed: bool = False
+    ) -> None:
+        device = gradient.device
         self._plain, self._rows, self._graphs = plain, rows, device.type == "cuda"
+        self._gradient, self._mixed = gradient, mixed
         self._compiles, self._records = device.type == "cuda", device.type == "cpu"
         #: steps of a shape from which it is compiled
         self._compiled_from = COMPILED_STEPS
@@ -175,18 +181,35 @@ class Steps:
             yield step
 
     def _compiled(self, batch: Batch) -> Step | None:
-        # On a GPU as it lies in the graph's memory: for rows of another stride it would be compiled again.
-        tried = _copied(batch) if self._graphs else replace(batch, shared=tree_map(torch.clone, batch.shared))
         plain = self._plain(len(batch.rows))
         try:
             with no_garbage(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's, about itself
-                play = self._kept(lambda: compiled(lambda: plain(tried), _tensors(tried), self.backend))
+                step: Step = self._kept(lambda: compiled(plain, _copied(batch), self.backend))
+                # Another batch than it was written down with, which may have left its numbers there.
+                ours, theirs = (self._outcome(one, _other(_copied(batch))) for one in (plain, step))
+            if difference := far_apart(ours, theirs):
+                raise CannotRecord(difference)
         except Exception as error:  # noqa: BLE001 - whatever a compiler cannot take
             self._leave("compiled", error)
             self._compiles = False
             return None
-        return self._captured(lambda batch: play(*_tensors(batch)), batch)
+        return self._captured(step, batch)
+
+    def _outcome(self, step: Step, batch: Batch) -> Outcome:
+        """What a step makes from where the lanes are now; it leaves them there."""
+        some = slice(None, len(batch.rows), max(1, len(batch.rows) // COMPARED))
+        rows = [] if self._mixed else [rows for rows in self._rows() if rows.is_floating_point()]
+        before = [part[some].clone() for part in rows]
+        self._gradient.zero_()  # what another step has left there would pass for this one's
+
+        def made() -> Outcome:
+            losses = step(batch)[some]
+            gradient = None if self._mixed else self._gradient[some].clone()
+            return Outcome(losses=losses, gradient=gradient, before=before, after=[part[some].clone() for part in rows])
+
+        outcome: Outcome = self._kept(made)
+        return outcome
 
     def captured(self, function: Callable[..., Any], inputs: Sequence[Tensor], lanes: int) -> Callable[..., Any]:
         """Another function of tensors on so many lanes, captured for inputs like these where steps are."""
@@ -248,23 +271,23 @@ def expect(steps: int, device: str) -> None:
             maybe_warm_pool()
 
 
-def compiled(step: Callable[[], Tensor], inputs: Sequence[Tensor], backend: str) -> Callable[..., Tensor]:
-    """A step compiled whole, as a function of ``inputs``; it is done twice.
+def compiled(step: Step, batch: Batch, backend: str) -> Step:
+    """A step that will be compiled whole, when it is first made; with this batch it is made once as it is.
 
     Raises:
-        CannotRecord: it cannot be written down. Whatever the step, or the compiler, raises.
+        CannotRecord: it cannot be written down. Whatever the step raises.
     """
-    graph, found = written(step, inputs)
+    graph, found = written(lambda: step(batch), _tensors(batch))
     # One way to divide each loop, in place of a race between several: that takes seconds, and the fastest may be
     # another one the next time.
     options: dict[str, Any] | None = {"triton.autotune_pointwise": False} if backend == "inductor" else None
     call = torch.compile(graph, fullgraph=True, dynamic=False, backend=backend, options=options)
 
     @torch.no_grad()
-    def again(*inputs: Tensor) -> Tensor:
-        return cast(Tensor, call(*found, *inputs))
+    def again(batch: Batch) -> Tensor:
+        # Strides that are always the same, of which it was compiled for one.
+        return cast(Tensor, call(*found, *(tensor.contiguous() for tensor in _tensors(batch))))
 
-    again(*inputs)
     return again
 
 

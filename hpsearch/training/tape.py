@@ -17,6 +17,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -25,6 +26,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 LARGEST = 512 * 2**20
 #: what makes a Python number or a shape of data, which would be frozen, or draws random numbers
 _NOT_AGAIN = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded)
+_READS = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__)
 #: indices of these types make shapes of data
 _MASKS = (torch.bool, torch.uint8)
 #: what is written now is for a compiler
@@ -49,7 +51,7 @@ def record(step: Callable[[], Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor
         CannotRecord: with the reason. Whatever the step raises.
     """
     tape = _Tape(inputs)
-    with tape:
+    with _Unread(), tape:
         output = step()
     return output, tape.play(output)
 
@@ -69,7 +71,7 @@ def written(step: Callable[[], Tensor], inputs: Sequence[Tensor]) -> tuple[Graph
     tape, before = _Tape(inputs, played=False), _COMPILED.set(True)
     try:
         # A device's own thread of the backward would not be written down in order.
-        with torch.autograd.set_multithreading_enabled(False), tape:
+        with torch.autograd.set_multithreading_enabled(False), _Unread(), tape:
             return tape.written(step())
     finally:
         _COMPILED.reset(before)
@@ -115,12 +117,16 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.ops.aten.lift_fresh.default:
+            func = torch.ops.aten.lift_fresh_copy.default  # torch.tensor(1.0) is a new one each time
         output = func(*args, **kwargs)
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         indexing = func is torch.ops.aten.index.Tensor and not any(x.dtype in _MASKS for x in tensors[1:])
-        if not indexing and any(tag in func.tags for tag in _NOT_AGAIN):
+        if not indexing and not _drops_nothing(func, args, kwargs) and any(tag in func.tags for tag in _NOT_AGAIN):
             raise CannotRecord(f"{func} depends on data or draws random numbers")
         results = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
+        if not results and not func._schema.is_mutable:
+            return output  # a type, a size: the same again
         if self._played and func.is_view and not any(x in self._nodes for x in tensors):
             return output  # a view of what lies where it lies; a compiler has to see whose
         if len(results) == 1 and len(tensors) == 1 and _same_view(func, tensors[0], results[0]):
@@ -179,6 +185,22 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return again
 
 
+@final
+class _Unread(TorchFunctionMode):
+    """Within it, what reads a tensor's numbers past every operation is refused: they would be those of one batch."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _READS:
+            raise CannotRecord(f"Tensor.{func.__name__} reads the numbers of a batch: it depends on data")
+        return func(*args, **(kwargs or {}))
+
+
+def _drops_nothing(func: Any, args: Sequence[Any], kwargs: Any) -> bool:
+    """Whether an attention, which could drop out, does not."""
+    names = [argument.name for argument in func._schema.arguments]
+    return "dropout_p" in names and dict(zip(names, args, strict=False), **kwargs).get("dropout_p", 0.0) == 0.0
+
+
 def _same_view(func: Any, tensor: Tensor, result: Tensor) -> bool:
     """Whether a view shows its tensor as it is."""
     return (
@@ -187,6 +209,7 @@ def _same_view(func: Any, tensor: Tensor, result: Tensor) -> bool:
         and result.shape == tensor.shape
         and result.stride() == tensor.stride()
         and result.storage_offset() == tensor.storage_offset()
+        and (result.is_conj(), result.is_neg()) == (tensor.is_conj(), tensor.is_neg())
     )
 
 

@@ -1,6 +1,8 @@
 """The rungs of the ladder: compiled steps are the plain ones, and what cannot be compiled steps down with a reason."""
 
+import math
 import shutil
+import sys
 
 import pytest
 import torch
@@ -24,15 +26,15 @@ PARAMS = [
 ]
 
 
-def training_of(task, params=PARAMS, device="cpu"):
-    """Lanes of a task, ready to train."""
+def training_of(task, params=PARAMS, device="cpu", seed=None):
+    """Lanes of a task, ready to train; ``seed``: of all of them, else each has one of its own."""
     parts = prepare(task, 0, device)[0]
     training, models = None, {}
     for k, setting in enumerate(params):
         recipe = resolve(task, setting)
-        model = build(task, ModelParams(setting), parts, k).to(device, dtype_of(task))
+        model = build(task, ModelParams(setting), parts, k if seed is None else seed).to(device, dtype_of(task))
         training = training or FusedTraining(task, parts, recipe, model, len(params))
-        lane = Lane(recipe, k, Rate(recipe.schedule, recipe.lr, recipe.epochs))
+        lane = Lane(recipe, k if seed is None else seed, Rate(recipe.schedule, recipe.lr, recipe.epochs))
         training.add(lane, model, structure_of(model, [task]).floats)
         models[k] = model
     probe(training, models)
@@ -131,6 +133,37 @@ def test_a_compiler_sees_operations_and_no_python():
     for table, other in zip(compiled.run_epoch(), plain.run_epoch(), strict=True):
         assert table == pytest.approx(other, rel=1e-9)
     assert (compiled.steps.engine, compiled.steps.reason) == ("compiled", "")
+
+
+def other_compiler(graph, inputs):
+    """One that makes another loss, or updates nothing, of what it is given."""
+
+    def run(*given):
+        kept = [tensor.clone() for tensor in given]
+        losses = graph(*given)
+        if WRONG[0] == "losses":
+            return [losses[0] * 2]
+        if WRONG[0] == "nan":
+            return [losses[0] * math.nan]
+        for tensor, before in zip(given, kept, strict=True):
+            tensor.copy_(before)
+        return losses
+
+    return run
+
+
+WRONG = ["losses"]
+
+
+@pytest.mark.parametrize("what", ["losses", "update", "nan"])
+def test_a_compiler_that_makes_something_else_is_not_believed(what, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "WRONG", [what])
+    plain, compiled = training_of(MLP()), training_of(MLP())
+    compiled.steps.compile_always(other_compiler)
+    assert compiled.run_epoch() == plain.run_epoch()
+    assert compiled.steps.engine == "vmap"
+    words = {"losses": "losses", "update": "gradients", "nan": "losses"}
+    assert compiled.steps.reason == f"not compiled: its {words[what]} would be others"
 
 
 def test_each_shape_is_compiled_once(monkeypatch):
