@@ -16,6 +16,8 @@ COMPARED = 8
 _LOSS, _GRADIENT, _MOVE = 0.05, 0.1, 0.4
 #: a lane's number may be rounding beside the others', of which half are at least so many times as large
 _LEAST = 1e-3
+#: of a buffer: what it moves by less than this part of itself may be rounding (a norm that is all but found)
+_GRAIN = 0.01
 
 
 @final
@@ -27,7 +29,7 @@ class Outcome:
     losses: Tensor
     #: (k, W); None in mixed precision, where it is rounding to a half in a deep model
     gradient: Tensor | None
-    #: what the step changes, (k, ...) each, as it was and as it is
+    #: what the step changes, (k, ...) each, as it was and as it is: the weights first
     before: Sequence[Tensor]
     after: Sequence[Tensor]
 
@@ -38,24 +40,23 @@ def far_apart(plain: Outcome, other: Outcome) -> str:
         return "its losses would be others"
     if plain.gradient is not None and other.gradient is not None and _gap(plain.gradient, other.gradient) > _GRADIENT:
         return "its gradients would be others"
-    for before, ours, theirs in zip(plain.before, plain.after, other.after, strict=True):
-        if _gap(ours - before, theirs - before, grain=before) > _MOVE:
+    for k, (before, ours, theirs) in enumerate(zip(plain.before, plain.after, other.after, strict=True)):
+        grain = _GRAIN if k else torch.finfo(before.dtype).eps
+        if _gap(ours - before, theirs - before, grain * _norms(before)) > _MOVE:
             return "its update would be another"
     return ""
 
 
-def _gap(plain: Tensor, other: Tensor, grain: Tensor | None = None) -> float:
+def _gap(plain: Tensor, other: Tensor, rounding: Tensor | float = 0.0) -> float:
     """The largest difference of a lane, relative to its plain numbers, in the 2-norm; of lanes that are finite there.
 
-    ``grain``: numbers whose last bits the plain ones may be.
+    ``rounding``: what the plain ones may be, and more, without saying anything; (k,).
     """
     size = _norms(plain)
     finite = size.isfinite()
     if not finite.any():
         return 0.0
-    least = _LEAST * size[finite].median()
-    if grain is not None:
-        least = least + torch.finfo(grain.dtype).eps * _norms(grain).nan_to_num(posinf=0.0)
+    least = _LEAST * size[finite].median() + rounding
     relative = _norms(plain - other) / (size + least).clamp(min=1e-12)
     return float(relative[finite].nan_to_num(nan=torch.inf).max())
 

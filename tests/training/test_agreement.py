@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -217,6 +218,12 @@ def test_rounding_and_lanes_that_are_lost_already_say_nothing():
         assert far_apart(plain, outcome(losses=7.0, gradient=7.0, move=7.0, lane=1)) == ""
     # One lane's gradient is nothing beside the others'.
     assert far_apart(outcome(gradient=1e-9, lane=1), outcome(gradient=3e-9, lane=1)) == ""
-    # Moves that are the last bits of the weights.
+    # Moves that are the last bits of the weights; of a buffer, which comes behind them, more.
     tiny = [outcome(move=move) for move in (1e-8, 3e-8)]
     assert far_apart(*tiny) == ""
+    for move, words in [(1e-3, ""), (0.3, "its update would be another")]:
+        plain, other = (
+            replace(one, before=one.before * 2, after=[one.before[0], one.after[0]])
+            for one in (outcome(move=move), outcome(move=-move))
+        )
+        assert far_apart(plain, other) == words
