@@ -99,5 +99,7 @@ def test_a_writer_beside_eight_readers_waits_for_none(tmp_path: Path) -> None:
     assert wrong == []
     assert min(answers) > 0
     assert len(took) > 5
-    assert sorted(took)[int(0.99 * len(took))] < 1
+    # A machine that is busy with other tests may hold any process for a second; a lock would hold it for five.
+    assert sorted(took)[len(took) // 2] < 1
+    assert max(took) < 4
     assert [note["text"] for note in told["notes"]] == [f"note {k}" for k in range(len(took))]

@@ -22,6 +22,7 @@ from tests.ray_nodes import add_node, cluster
 
 TASK = """
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -41,8 +42,8 @@ class Task(hp.TrainingTask):
         return hp.Data(inputs, (inputs[:, 0] * inputs[:, 1] > 0).long())
 
     def metrics(self, output, target):
-        if Path({slow!r}).exists():
-            time.sleep(0.7)
+        with suppress(FileNotFoundError):
+            time.sleep(float(Path({slow!r}).read_text() or 0.7))
         return {{}}
 """
 STUDY = """
@@ -188,9 +189,11 @@ def test_a_study_outlives_each_of_its_parts(
         # A node without notice.
         os.kill(pid_of(second, "raylet"), signal.SIGKILL)
         until(process, ends(folder, postgres))
-        # Another one comes, and gets a worker.
+        # Another one comes, and gets a worker, which on a busy machine takes as long as the rest of the study.
+        slow.write_text("4")
         third = add_node(nodes)
         until(process, lambda: actors(third))
+        slow.write_text("")
         # The last of the old ones is taken away in good order.
         nodes.remove_node(first)
         until(process, ends(folder, postgres))
