@@ -239,9 +239,9 @@ class Made:
     """A row that its processes, fresh ones, make ready."""
 
     def __init__(self, row: Row) -> None:
-        self.row = row
+        self.row, self._deadline = row, time.monotonic() + LIMIT_S
         context = get_context("spawn")
-        self._pipes, self._processes, deadline = [], [], time.monotonic() + LIMIT_S
+        self._pipes, self._processes = [], []
         for number in range(row.processes):
             mine, theirs = context.Pipe()
             process = context.Process(target=work, args=(row, number, theirs))
@@ -249,7 +249,6 @@ class Made:
             theirs.close()
             self._pipes.append(mine)
             self._processes.append(process)
-        self._deadline = deadline
 
     def wait(self) -> None:
         """Until all of its processes are ready, or have failed."""

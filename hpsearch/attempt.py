@@ -95,18 +95,12 @@ def watch(
 
 
 def executor_of(
-    on: str,
-    workers: int | None,
-    device: str,
-    lanes: int = 1,
-    cluster: RayCluster | None = None,
-    warm: Workload | None = None,
+    on: str, workers: int | None, device: str, lanes: int = 1, cluster: RayCluster | None = None
 ) -> Executor:
     """The executor of this name, ``local``, ``inline`` or ``ray``, whose workers take so many runs at once.
 
     Args:
         cluster: where the workers of ``ray`` are; closed with the executor.
-        warm: of the runs that will come; a first local worker begins to come up for them.
 
     Raises:
         StudyError: no such executor.
@@ -123,14 +117,7 @@ def executor_of(
     if on == "local":
         from hpsearch.executors.local import LocalExecutor
 
-        executor = LocalExecutor(workers, device=device, lanes=lanes)
-        try:
-            if warm is not None:
-                executor.warm(warm)
-        except BaseException:
-            executor.close()
-            raise
-        return executor
+        return LocalExecutor(workers, device=device, lanes=lanes)
     raise StudyError([Problem(field="--on", message=f"{on!r} is no place for workers", hint="local, inline or ray")])
 
 

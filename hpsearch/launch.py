@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -217,20 +217,20 @@ def _launch(
 @contextmanager
 def _workers(study: Study, place: Place, files: Path) -> Iterator[tuple[Executor, Workload]]:
     """The executor, closed at the end, and what its runs share; the first worker begins to come up."""
+    from hpsearch.executors.local import LocalExecutor
+
     device, ray = place.device, None
-    lanes, fixed = lanes_of(study, place.fuse, device)
     if place.on == "ray":
         ray = connect(study, place.cluster, device, files)
         device = ray.device
         if ray.warning:
             place.tell(ray.warning)
-        lanes, fixed = lanes_of(study, place.fuse, device)
+    lanes, fixed = lanes_of(study, place.fuse, device)
     workload = replace(workload_of(study, device, files), lanes=lanes, fixed_lanes=fixed)
-    executor = executor_of(place.on, place.workers, device, lanes, ray, warm=workload)
-    try:
+    with closing(executor_of(place.on, place.workers, device, lanes, ray)) as executor:
+        if isinstance(executor, LocalExecutor):
+            executor.warm(workload)
         yield executor, workload
-    finally:
-        executor.close()
 
 
 def lanes_of(study: Study, fuse: int | str, device: str = "auto") -> tuple[int, bool]:

@@ -122,7 +122,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         output = func(*args, **kwargs)
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         indexing = func is torch.ops.aten.index.Tensor and not any(x.dtype in _MASKS for x in tensors[1:])
-        if not indexing and not _drops_nothing(func, args, kwargs) and any(tag in func.tags for tag in _NOT_AGAIN):
+        if not indexing and any(tag in func.tags for tag in _NOT_AGAIN) and not _drops_nothing(func, args, kwargs):
             raise CannotRecord(f"{func} depends on data or draws random numbers")
         results = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
         if not results and not func._schema.is_mutable:

@@ -1,6 +1,5 @@
 """What is compiled is the plain step, of whatever a user writes; what is not is not believed."""
 
-import importlib
 import math
 from dataclasses import replace
 
@@ -12,8 +11,9 @@ from torch.nn import functional
 
 from hpsearch.training import step
 from hpsearch.training.agreement import Outcome, far_apart
+from hpsearch.training.load import load
 from tests.training.fusing import MLP, MLP32, Small
-from tests.training.test_corpus import CASES, CORPUS, LOOP
+from tests.training.test_corpus import CASES, assignments, workload
 from tests.training.test_step import PARAMS, training_of
 
 SGD = [{**setting, "optimizer": "sgd"} for setting in PARAMS]
@@ -170,14 +170,11 @@ FUSED = [case for case in CASES if not case.solo]
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("case", FUSED, ids=[case.task.replace(".py:", "-") for case in FUSED])
-def test_the_corpus_compiled_is_the_corpus(case, monkeypatch):
-    monkeypatch.syspath_prepend(str(CORPUS))
-    module, name = case.task.split(".py:")
-    task = getattr(importlib.import_module(module), name)()
+def test_the_corpus_compiled_is_the_corpus(case, tmp_path):
+    settings = {run.run.trial: run.params for run in assignments(case)}
     trials = [0, 1, 2] if case.groups is None else [0, 0, 0]
-    values = {**LOOP, **case.params}
-    params = [{**{n: v[k] for n, v in values.items()}, "lr": 0.01 * (1 + j)} for j, k in enumerate(trials)]
-    gap, steps = apart(task, params, epochs=2)
+    params = [{**settings[trial], "lr": 0.01 * (1 + k)} for k, trial in enumerate(trials)]
+    gap, steps = apart(load(workload(case, tmp_path, 1).objective), params, epochs=2)
     assert gap < 1e-6
     assert steps.engine == "compiled" or "depends on data" in steps.reason, steps.reason
 
