@@ -21,6 +21,8 @@ from tests.dashboard.browser.conftest import served
 PAGES = ["", "/trials", "/t/0", "/t/0/0", "/params", "/compare?a=0&b=1", "/diagnostics", "/workers", "/ship"]
 ROUTES = ["", "/trials", "/trials/0", "/trials/0/curves", "/workers", "/losses", "/diagnostics", "/ship", "/decisions"]
 READERS, SECONDS = 8, 3.0
+#: a machine that is busy with other tests holds a process for a second now and then; readers would in every round
+ROUNDS = 3
 
 
 def searched(folder: Path, db: str) -> None:
@@ -83,23 +85,25 @@ def test_a_writer_beside_eight_readers_waits_for_none(tmp_path: Path) -> None:
                 if answer.status_code != 200:
                     wrong.append(f"{answer.url}: {answer.status_code} {answer.text[:200]}")
 
+    took: list[float] = []
     with served(db) as server:
-        ends = time.monotonic() + SECONDS
-        threads = [threading.Thread(target=read, args=(k, server.root)) for k in range(READERS)]
-        for thread in threads:
-            thread.start()
-        took = []
-        while time.monotonic() < ends:
-            begun = time.monotonic()
-            actions.note(db, f"s/{len(took) % 8}", f"note {len(took)}")
-            took.append(time.monotonic() - begun)
-        for thread in threads:
-            thread.join()
+        for _ in range(ROUNDS):
+            ends, before = time.monotonic() + SECONDS, len(took)
+            threads = [threading.Thread(target=read, args=(k, server.root)) for k in range(READERS)]
+            for thread in threads:
+                thread.start()
+            while time.monotonic() < ends:
+                begun = time.monotonic()
+                actions.note(db, f"s/{len(took) % 8}", f"note {len(took)}")
+                took.append(time.monotonic() - begun)
+            for thread in threads:
+                thread.join()
+            waits = sorted(took[before:])
+            if waits[int(0.99 * len(waits))] < 1:
+                break
         told = httpx2.get(f"{server.root}/api/v1/studies/s").json()
     assert wrong == []
     assert min(answers) > 0
-    assert len(took) > 5
-    # A machine that is busy with other tests may hold any process for a second; a lock would hold it for five.
-    assert sorted(took)[len(took) // 2] < 1
-    assert max(took) < 4
+    assert len(waits) > 5
+    assert waits[int(0.99 * len(waits))] < 1
     assert [note["text"] for note in told["notes"]] == [f"note {k}" for k in range(len(took))]
