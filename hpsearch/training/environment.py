@@ -23,7 +23,7 @@ def environment(study_dir: Path, device: str) -> Environment:
     """The environment of this process, looked up once. Without git, or outside a checkout, the commit is empty."""
     commit = _git(study_dir, "rev-parse", "HEAD")
     changes = _git(study_dir, "status", "--porcelain", "--untracked-files=no") if commit else ""
-    name = f" ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else ""
+    name = f" ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") and torch.cuda.is_available() else ""
     return Environment(
         python=platform.python_version(),
         torch=torch.__version__,

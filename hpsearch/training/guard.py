@@ -8,9 +8,10 @@ import gc
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,25 +88,25 @@ def clean_process(threads: int) -> Iterator[None]:
 
 
 def _restorers() -> list[Callable[[], object]]:
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    flags: list[tuple[object, str]] = [(cudnn, n) for n in ("enabled", "deterministic", "benchmark", "allow_tf32")]
-    flags += [(matmul, "allow_tf32")]
-    device = torch.get_default_device()
-    # "cpu" is what get_default_device says when nothing is set; None sets nothing, and costs no call per operation.
-    plain = None if device.type == "cpu" else device
     restore: list[Callable[[], object]] = [
-        partial(torch.set_default_dtype, torch.get_default_dtype()),
-        partial(torch.set_default_device, plain),
+        partial(put_flags, flags()),
         partial(torch.set_grad_enabled, torch.is_grad_enabled()),
         partial(torch.set_num_threads, torch.get_num_threads()),
-        partial(_put_back_determinism, *_determinism()),
-        partial(torch.autograd.set_detect_anomaly, torch.is_anomaly_enabled()),
-        partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()),
-        *[partial(setattr, module, name, getattr(module, name)) for module, name in flags],
         partial(os.chdir, os.getcwd()),  # noqa: PTH109
         partial(sys.path.__setitem__, slice(None), list(sys.path)),
     ]
     return restore + _generators()
+
+
+def flags() -> dict[str, Any]:
+    """What torch has for the whole process: types, devices, precision, determinism."""
+    return {name: get() for name, (get, _) in _FLAGS.items()}
+
+
+def put_flags(values: Mapping[str, Any]) -> None:
+    """Set some of them."""
+    for name, value in values.items():
+        _FLAGS[name][1](value)
 
 
 def _generators() -> list[Callable[[], object]]:
@@ -119,11 +120,35 @@ def _generators() -> list[Callable[[], object]]:
     return restore
 
 
+def _default_device() -> torch.device | None:
+    device = torch.get_default_device()
+    # "cpu" is what get_default_device says when nothing is set; None sets nothing, and costs no call per operation.
+    return None if device.type == "cpu" else device
+
+
 def _determinism() -> tuple[bool, bool]:
     """Whether only deterministic algorithms are allowed, and whether the others merely warn."""
     return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
-def _put_back_determinism(mode: bool, warn_only: bool) -> None:
-    if _determinism() != (mode, warn_only):  # to say it imports torch's compiler: 2 s of each worker's start
-        torch.use_deterministic_algorithms(mode, warn_only=warn_only)
+def _put_back_determinism(found: tuple[bool, bool]) -> None:
+    if _determinism() != found:  # to say it imports torch's compiler: 2 s of each worker's start
+        torch.use_deterministic_algorithms(found[0], warn_only=found[1])
+
+
+def _flag(module: object, name: str) -> tuple[Callable[[], Any], Callable[[Any], object]]:
+    return partial(getattr, module, name), partial(setattr, module, name)
+
+
+_FLAGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "default_device": (_default_device, torch.set_default_device),
+    "deterministic": (_determinism, _put_back_determinism),
+    "anomaly": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "matmul_precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    **{
+        f"cudnn.{name}": _flag(torch.backends.cudnn, name)
+        for name in ("enabled", "deterministic", "benchmark", "allow_tf32")
+    },
+    "matmul.allow_tf32": _flag(torch.backends.cuda.matmul, "allow_tf32"),
+}

@@ -13,11 +13,14 @@ from typing import Any
 
 from hpsearch.errors import ObjectiveError
 from hpsearch.objective import ActiveRun, ObjectiveAddress, TrainingTask, find
+from hpsearch.training.guard import flags, put_flags
 
 TrainingFunction = Callable[[ActiveRun], Any]
 
 #: modules and task instances by (file, time of change): a worker imports once, and again after a change
 _MODULES: dict[tuple[Path, int], ModuleType] = {}
+#: torch's flags that importing one has set: they are put back after each run, and are meant for all
+_FLAGS: dict[tuple[Path, int], dict[str, Any]] = {}
 _TASKS: dict[tuple[type[TrainingTask], Path], TrainingTask] = {}
 
 
@@ -48,7 +51,9 @@ def load(address: ObjectiveAddress) -> TrainingFunction | TrainingTask:
 def _module(address: ObjectiveAddress, file: Path) -> ModuleType:
     key = (file, file.stat().st_mtime_ns)
     if key in _MODULES:
+        put_flags(_FLAGS[key])
         return _MODULES[key]
+    before = flags()
     # Bytecode would be written into the user's folder, and is stale when a file changes within a second.
     write, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     importlib.invalidate_caches()
@@ -61,6 +66,7 @@ def _module(address: ObjectiveAddress, file: Path) -> ModuleType:
     finally:
         sys.dont_write_bytecode = write
     _MODULES[key] = module
+    _FLAGS[key] = {name: value for name, value in flags().items() if value != before[name]}
     return module
 
 
@@ -91,6 +97,12 @@ def _task(address: ObjectiveAddress, cls: type) -> TrainingTask:
     # Two studies in one process may name the same task from different folders.
     key = (cls, address.folder)
     if key not in _TASKS:
-        _TASKS[key] = cls()
+        try:
+            _TASKS[key] = cls()
+        except Exception as error:
+            raise ObjectiveError(
+                f"objective {address}: {address.name}() raises {type(error).__name__}: {error}",
+                hint="a task is made without arguments; hyperparameters come to model(params)",
+            ) from error
         _TASKS[key].study_dir = address.folder
     return _TASKS[key]

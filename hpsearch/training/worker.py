@@ -79,6 +79,19 @@ def found(device: str) -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
+def _require(device: str) -> None:
+    """Raises:
+    ObjectiveError: there is no such GPU.
+    """
+    if device.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(device.partition(":")[2] or 0) >= count:
+            raise ObjectiveError(
+                f"device {device}: torch {torch.__version__} finds {count or 'no'} GPU{'s' * (count > 1)} here",
+                hint="device: auto takes what there is",
+            )
+
+
 def signed(last: Last, active: LiveRun, seconds: float, workload: Workload, engine: str) -> Last:
     """A run's last report with where, how and how long it was trained."""
     last = replace(
@@ -98,6 +111,7 @@ def _attempt(active: LiveRun, workload: Workload) -> Finished | PausedReport:
     """Train, and turn whatever happens into the last report."""
     finished = Finished(run=active.key, attempt=active.attempt, state=State.FAILED)
     try:
+        _require(active.device)
         active.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         objective = load(workload.objective)
         seed_everything(active.seed)

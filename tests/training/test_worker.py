@@ -425,3 +425,47 @@ def test_a_task_that_is_too_old_at_an_epoch_has_timed_out(tmp_path):
     reports = attempt(tmp_path, TASK, "Task", params={"dropout": 0.1}, timeout_s=1e-9)
     assert [report.epoch for report in reports[:-1]] == [0]
     assert (reports[-1].state, reports[-1].reason) == (State.FAILED, "timeout")
+
+
+def test_flags_that_the_file_sets_when_it_is_imported_are_set_for_every_run(tmp_path):
+    source = (
+        "import torch\ntorch.set_default_dtype(torch.float64)\ntorch.set_float32_matmul_precision('high')\n"
+        + body(
+            "x = torch.zeros(1)",
+            "return float(x.dtype == torch.float64) + 2 * (torch.get_float32_matmul_precision() == 'high')",
+        )
+    )
+    assert [attempt(tmp_path, source)[-1].value for _ in range(3)] == [3, 3, 3]
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_task_that_cannot_be_made_is_named(tmp_path):
+    source = TASK + "\nclass Wide(Task):\n    def __init__(self, width): self.width = width\n"
+    (last,) = attempt(tmp_path, source, "Wide")
+    assert (last.state, last.reason) == (State.FAILED, "study")
+    assert "Wide() raises TypeError" in last.error
+    assert "made without arguments" in last.error
+
+
+def test_a_gpu_that_there_is_not_is_named(tmp_path):
+    reports = []
+    (tmp_path / "code.py").write_text(TASK)
+    workload = Workload(
+        study="s",
+        objective=ObjectiveAddress("code.py", "Task", tmp_path),
+        metric="val_loss",
+        direction="minimize",
+        seed=0,
+        files=tmp_path / "files",
+    )
+    execute(
+        Assignment(run=KEY, params={"dropout": 0.1}, attempt=1),
+        workload,
+        send=reports.append,
+        stopped=lambda: False,
+        device="cuda:77",
+    )
+    (last,) = reports
+    assert (last.state, last.reason) == (State.FAILED, "study")
+    assert "device cuda:77: torch" in last.error
