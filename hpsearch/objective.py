@@ -239,6 +239,9 @@ class TrainingTask(ABC):
     #: of one seed share it; False: copy all of it there once; None: copy what takes up to half of a GPU's free memory
     #: (on the CPU a quarter, as there are other workers)
     stream: ClassVar[bool | None] = None
+    #: examples of a validation batch: ``val_loss`` and ``metrics`` are means over batches, by their sizes. None: the
+    #: whole part at once, for a metric that is no mean over examples (F1, AUC, R2)
+    validation_batch: ClassVar[int | None] = 1024
 
     @abstractmethod
     def model(self, params: Params) -> nn.Module:
@@ -250,8 +253,7 @@ class TrainingTask(ABC):
         the study's seed, so that what it draws is the same in every worker.
 
         It may read the run's hyperparameters in ``self.params``: a fixed value of the study file
-        (``images: data/mnist``) says where the data is. Relative paths are relative to the study file's folder
-        (``self.study_dir``).
+        (``images: data/mnist``) says where the data is. Relative paths begin at the study's folder (``study_dir``).
         """
 
     #: the study file's folder; set by hpsearch before ``data`` is called
@@ -267,15 +269,16 @@ class TrainingTask(ABC):
         """
         from torch.nn import functional
 
-        if target.is_floating_point():
-            return functional.mse_loss(output, target)
-        return functional.cross_entropy(output, target)
+        if not target.is_floating_point():
+            return functional.cross_entropy(output, target)
+        if output.shape != target.shape:
+            raise ObjectiveError(f"loss: outputs are {tuple(output.shape)}, targets {tuple(target.shape)}")
+        return functional.mse_loss(output, target)
 
     def metrics(self, output: Tensor, target: Tensor) -> Mapping[str, Tensor]:
-        """Further numbers of a batch, each the mean over its rows. Default: ``accuracy`` for classes."""
-        if target.is_floating_point():
-            return {}
-        return {"accuracy": (output.argmax(-1) == target).double().mean()}
+        """Further numbers of a validation batch, of which the mean over batches is taken: each is a mean over examples,
+        or ``validation_batch`` is None. Default: ``accuracy`` for classes."""
+        return {} if target.is_floating_point() else {"accuracy": (output.argmax(-1) == target).double().mean()}
 
     #: a batch and its random numbers -> the augmented batch; None: no augmentation.
     #: Override with ``def augment(self, batch, key)``: ``key.uniform(*shape)`` gives numbers in [0, 1) that depend on

@@ -41,8 +41,8 @@ class Parts:
         return isinstance(self.train, Streamed)
 
 
-#: the latest parts, with what they were made for and the params that ``data`` read
-_PREPARED: deque[tuple[tuple[TrainingTask, int, str], Params, tuple[Parts, ...]]] = deque(maxlen=4)
+#: the latest parts, with what they were made for, the params that ``data`` read, and what it left in the task
+_PREPARED: deque[tuple[tuple[TrainingTask, int, str], Params, tuple[Parts, ...], dict[str, object]]] = deque(maxlen=4)
 
 
 def prepare(task: TrainingTask, seed: int, device: str, params: ModelParams = _NO_PARAMS) -> tuple[Parts, ...]:
@@ -51,15 +51,17 @@ def prepare(task: TrainingTask, seed: int, device: str, params: ModelParams = _N
     Raises:
         ObjectiveError: the data or the split make no sense.
     """
-    for made_for, read, parts in _PREPARED:
+    for made_for, read, parts, left in _PREPARED:
         if made_for == (task, seed, device) and all(name in params and params[name] == read[name] for name in read):
+            vars(task).update(left)  # of its last call, which may have been for another run
             return parts
-    seen = params.fresh()
+    seen, before = params.fresh(), dict(vars(task))
     data = _checked(task, seed, seen)
     pairs = _pairs(task, data, seed, device)
     for name in seen.read:
         params.get(name)  # so it counts as read there too
-    _PREPARED.append(((task, seed, device), seen.read, pairs))
+    left = {name: value for name, value in vars(task).items() if name not in before or before[name] is not value}
+    _PREPARED.append(((task, seed, device), seen.read, pairs, left))
     return pairs
 
 
@@ -103,8 +105,13 @@ def sealed_test(
 
 def _checked(task: TrainingTask, seed: int, params: ModelParams) -> Data:
     data = _made(task, seed, params)
-    if not isinstance(data, Data) or not isinstance(data.inputs, Tensor) or not isinstance(data.targets, Tensor):
+    if not isinstance(data, Data):
         raise ObjectiveError(f"data: must return hpsearch.Data of two tensors, not {type(data).__name__}")
+    parts: list[tuple[str, object]] = [("inputs", data.inputs), ("targets", data.targets)]
+    for name, part in parts:
+        if not isinstance(part, Tensor):
+            kind = type(part).__name__
+            raise ObjectiveError(f"data: {name} must be one tensor, not {kind}", hint="torch.as_tensor(...)")
     if len(data.inputs) != len(data.targets):
         raise ObjectiveError(f"data: {len(data.inputs)} inputs, but {len(data.targets)} targets")
     if (data.test_inputs is None) != (data.test_targets is None):

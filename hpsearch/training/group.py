@@ -17,11 +17,13 @@ from hpsearch.training import worker
 from hpsearch.training.course import Outcome
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane
-from hpsearch.training.measure import lanes_that_pay
+from hpsearch.training.measure import lanes_that_pay, refuse_what_gains_nothing
 from hpsearch.training.member import Known, Member, witnesses
 from hpsearch.training.precision import noted
-from hpsearch.training.probe import RANDOM, CannotFuse, explain, generators, probe
+from hpsearch.training.probe import RANDOM, explain, generators, probe, same_attributes
 from hpsearch.training.schedule import Rate
+from hpsearch.training.shared import Shared
+from hpsearch.training.structure import CannotFuse, attributes_of
 from hpsearch.trial import STREAMED, Finished, PausedReport, Report, State
 
 #: lanes whose files are written at once
@@ -39,6 +41,8 @@ class Ended:
     too_large: bool = False
     #: one of them may be to blame, and nobody knows which
     sift: bool = False
+    #: no two runs of the study may train together
+    never: bool = False
     reason: str = ""
 
     @property
@@ -90,11 +94,18 @@ class Group:
         Raises:
             CannotFuse: they do not come out the same.
         """
+        shared = Shared(self._first[0].task)
         try:
             pay = self._admit()
+            self._same_shared(shared)
         except CannotFuse:
+            try:
+                self._same_shared(shared)  # rather than by what it has made of the numbers
+            finally:
+                shared.put_back()
             raise
         except Exception as error:  # noqa: BLE001 - they begin again, fewer of them, or alone
+            shared.put_back()
             too_large, reason = worker.is_out_of_memory(error), explain(error)
             del error
             self.close()
@@ -121,6 +132,9 @@ class Group:
         tried = witnesses(self._first)
         self._probe([k for k, member in enumerate(self._first) if self._enter(member) or k in tried])
         pay = len(self._first)
+        if not self._workload.fixed_lanes:
+            for training in self._trainings:
+                refuse_what_gains_nothing(training)
         if not self._workload.fixed_lanes and not first.known:
             pay = lanes_that_pay(self._trainings)
         for k in range(last, pay - 1, -1):
@@ -138,10 +152,12 @@ class Group:
             CannotFuse: it differs from the others in a float that lanes cannot differ in; it has no lane then.
         """
         before = [(set(training.stack.floats), training.way) for training in self._trainings]
+        shared = Shared(member.task)
         if self._enter(member):
             try:
                 self._probe([len(self.members) - 1])
             except Exception as error:
+                shared.put_back()
                 self._leave(len(self.members) - 1)
                 for training, (known, way) in zip(self._trainings, before, strict=True):
                     training.unlift(training.stack.floats.keys() - known)
@@ -165,12 +181,18 @@ class Group:
         """Train every lane for an epoch, report, and free the lanes of the runs that end or pause."""
         began = time.monotonic()
         saved = [training.checkpoint() for training in self._trainings]
+        shared = Shared(self.members[0].task)
+        attributes = [attributes_of(training.stack.form) for training in self._trainings]
         try:
             drawn = generators(torch.device(self._device))
             tables = [training.run_epoch() for training in self._trainings]
             if generators(torch.device(self._device)) != drawn:  # for the first time: the probe would have seen it
                 raise CannotFuse(RANDOM)
+            self._same_shared(shared)
+            for training, before in zip(self._trainings, attributes, strict=True):
+                same_attributes(training.stack.form, before)
         except Exception as error:  # noqa: BLE001 - of the task's code: whose lane it was nobody knows
+            shared.put_back()
             return self._broken(error, saved)
         share = (time.monotonic() - began) / len(self.members)
         norms = self._trainings[0].norms()
@@ -192,6 +214,12 @@ class Group:
         for k in sorted(lasts, reverse=True):
             self._leave(k)
         return Ended()
+
+    def _same_shared(self, before: Shared) -> None:
+        task = self._first[0].task
+        if used := before.used(Shared(task)):
+            words = f"{type(task).__name__} trains with what all runs share, and changes it ({used[0]})"
+            raise CannotFuse(words, never=True)
 
     def _enter(self, member: Member) -> bool:
         """A lane for a member; True where the lanes differ in more floats than before."""
@@ -279,12 +307,13 @@ class Group:
         """Take every lane back to where the epoch began, for the runs to go on from there in another way."""
         too_large = worker.is_out_of_memory(error)
         reason = explain(error)
-        sift = not isinstance(error, CannotFuse)
+        sift, never = not isinstance(error, CannotFuse), isinstance(error, CannotFuse) and error.never
         del error
         for training, checkpoint in zip(self._trainings, saved, strict=True):
             training.go_back(checkpoint)
         members = self.disband()
-        return Ended(members=members, too_large=too_large and len(members) > 1, sift=sift, reason=reason)
+        too_large = too_large and len(members) > 1
+        return Ended(members=members, too_large=too_large, sift=sift, never=never, reason=reason)
 
     def disband(self) -> Sequence[Member]:
         """The members, each with its states, for other groups or to go on alone; the group is no more."""

@@ -20,8 +20,8 @@ from hpsearch.training.group import Ended, Group
 from hpsearch.training.guard import clean_process, keep_memory
 from hpsearch.training.load import load
 from hpsearch.training.member import Member, prepare_member
-from hpsearch.training.probe import CannotFuse
 from hpsearch.training.step import expect
+from hpsearch.training.structure import CannotFuse
 from hpsearch.trial import Grouped, Report, RunKey
 
 Send = Callable[[Sequence[Report]], None]
@@ -140,11 +140,21 @@ class _Hand:
             expect(member.steps, self._device)
             self._queue(member)
         if changes and self._placed:
-            self._never = f"{type(task).__name__}.model changes what all runs share ({', '.join(changes[:3])})"
+            self._never = (
+                f"{type(task).__name__}.model changes what all runs share ({', '.join(changes[:3])}); "
+                "a number that loss or metrics need is better an attribute of the module, and part of its output"
+            )
         self._placed = self._placed or bool(self._groups)
         if self._never:
-            self._go_alone([member for queue in self._groups.values() for member in queue], self._never)
-            self._groups.clear()
+            self._all_alone(self._never)
+
+    def _all_alone(self, reason: str) -> None:
+        """From now on no two runs train together."""
+        self._never = reason
+        self._go_alone([member for queue in self._groups.values() for member in queue], reason)
+        for queue in self._groups.values():
+            queue.clear()
+        self._groups.clear()
 
     def _go_alone(self, members: Sequence[Member], reason: str) -> None:
         """From where they stand."""
@@ -223,7 +233,11 @@ class _Hand:
             ended, waiting = group.begin()
         except CannotFuse as reason:
             group.close()
-            self._part([*first, *queue], key, str(reason))
+            if reason.never:
+                self._go_alone(first, str(reason))
+                self._all_alone(str(reason))
+            else:
+                self._part([*first, *queue], key, str(reason))
             return None
         queue.extendleft(reversed(waiting))
         if ended.over:
@@ -243,6 +257,8 @@ class _Hand:
             self._sift(ended)
         else:
             self._go_alone(ended.members, ended.reason)
+        if ended.never:
+            self._all_alone(ended.reason)
 
     def _sift(self, ended: Ended) -> None:
         """Train an epoch in halves, and halves of what raises again, until that goes alone; the others join again."""

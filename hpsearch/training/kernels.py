@@ -75,7 +75,7 @@ class _LaneCrossEntropy(Function):
         total = exps.sum(0)
         share = (classes != _IGNORED).to(logits.dtype)
         share /= share.sum(1, keepdim=True)
-        classes = classes.clamp(min=0)
+        classes = torch.where(classes == _IGNORED, 0, classes)  # another one below 0 is an error, as alone
         own = logits.gather(2, classes[..., None]).view(-1)
         ctx.save_for_backward(exps, total, classes, share)
         return ((total.log() + top - own).view(k, n) * share).sum(1)

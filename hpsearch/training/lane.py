@@ -43,6 +43,8 @@ class Way:
     shared: bool = True
     #: dropouts of one forward; None: not known yet
     dropouts: int | None = None
+    #: multiplications of the convolutions of one forward of a batch
+    convolutions: int = 0
 
 
 def orders_of(lanes: Sequence[Lane], n: int, device: torch.device, *, shared: bool) -> Tensor:

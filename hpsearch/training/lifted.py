@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from hpsearch.training import kernels
+from hpsearch.training.structure import GRADIENT_HOOK, CannotFuse
 
 
 def batch_norm(
@@ -142,13 +143,32 @@ _KERNELS: dict[Callable[..., Any], Callable[..., Tensor]] = {
 }
 
 
+_REQUIRES_GRAD = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+
+
+def _requires_grad(x: Tensor) -> bool:
+    """Of the tensor that has the lane's row: vmap says False, also while lanes train."""
+    while torch._C._functorch.is_batchedtensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x.requires_grad
+
+
+def _is_nested() -> bool:
+    """Whether the forward transforms functions itself (torch.func), of which our kernels have no derivatives."""
+    return len(torch._C._functorch.get_interpreter_stack() or ()) > 1
+
+
 @final
 class LaneFunctions(TorchFunctionMode):
     """Within it, the functions of this module stand in for torch's wherever one of their numbers is a tensor."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _KERNELS:
+        if func == _REQUIRES_GRAD:
+            return _requires_grad(args[0])
+        if func is Tensor.register_hook:
+            raise CannotFuse(f"an activation {GRADIENT_HOOK}")
+        if func in _KERNELS and not _is_nested():
             return _KERNELS[func](*args, **kwargs)
         if func in _LIFTED:
             ours, numbers = _LIFTED[func]

@@ -11,9 +11,19 @@ from torch.nn import functional
 from hpsearch.errors import ObjectiveError
 from hpsearch.objective import TrainingTask
 
-#: examples of a validation batch: fixed, so that a value does not depend on the batch size that is searched
-VALIDATION_BATCH = 1024
 _IGNORED = -100
+
+
+def validation_batch(task: TrainingTask, examples: int) -> int:
+    """Examples of a validation batch: fixed, so that a value does not depend on the batch size that is searched.
+
+    Raises:
+        ObjectiveError: the task's number is none.
+    """
+    size = task.validation_batch
+    if size is not None and (type(size) is not int or size < 1):
+        raise ObjectiveError(f"validation_batch: must be a whole number above 0 or None (all at once), not {size!r}")
+    return examples if size is None else size
 
 
 def loss_of(task: TrainingTask, output: Any, targets: Tensor, smoothing: float | Tensor | None = None) -> Tensor:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from hpsearch.training.fused import FusedTraining
+from hpsearch.training.structure import CannotFuse
 
 #: fewer lanes are not worth a measurement
 FEWEST = 8
 #: a lane's time may be so much above the best one's, for less memory and a smaller loss when a worker dies
 NEARLY = 1.1
+#: on a CPU lanes of more than that many multiplications of convolutions a batch are slower than runs alone: grouped
+#: convolutions are (16 lanes: 1.1 times as fast at 5 million, 0.8 at 14; ``benchmarks/README.md``)
+LARGEST_CONVOLUTIONS = 5_000_000
 #: of a device's memory that lanes may fill
 SHARE = 0.8
 
@@ -27,6 +34,36 @@ def lanes_that_pay(trainings: Sequence[FusedTraining]) -> int:
     times = {k: min(_seconds(trainings, k) for _ in range(2)) / k for k in sizes if k <= room}
     best = min(times.values())
     return next(k for k, each in times.items() if each <= NEARLY * best)
+
+
+def refuse_what_gains_nothing(training: FusedTraining) -> None:
+    """By a rule, not by the clock: what trains together must not depend on what else the machine does.
+
+    Raises:
+        CannotFuse: its lanes would be slower than its runs one after the other.
+    """
+    if training.device.type == "cpu" and training.way.convolutions > LARGEST_CONVOLUTIONS:
+        raise CannotFuse("its convolutions would be slower in lanes on a CPU (--fuse 8 trains eight together anyway)")
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[list[int]]:
+    """Within it, the multiplications of a model's convolutions: a number a forward."""
+    found: list[int] = []
+
+    def begin(module: nn.Module, inputs: Any) -> None:
+        found.append(0)
+
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        found[-1] += output.numel() * module.weight[0].numel()  # type: ignore[index]
+
+    convolutions = [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd)]
+    hooks = [model.register_forward_pre_hook(begin), *(module.register_forward_hook(count) for module in convolutions)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _sizes(most: int) -> Iterator[int]:

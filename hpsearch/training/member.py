@@ -20,11 +20,10 @@ from hpsearch.training.course import Course
 from hpsearch.training.data import Parts, prepare
 from hpsearch.training.lane import Way
 from hpsearch.training.precision import dtype_of
-from hpsearch.training.probe import CannotFuse
 from hpsearch.training.recipe import ModelParams, Recipe, resolve
-from hpsearch.training.shared import changed, shared_state
+from hpsearch.training.shared import Shared, mentions
 from hpsearch.training.solo import check_smoothing
-from hpsearch.training.structure import Structure, structure_of
+from hpsearch.training.structure import CannotFuse, Structure, structure_of
 from hpsearch.trial import Report, RunKey
 
 #: floats that lanes may differ in without a doubt; others are tried
@@ -116,13 +115,19 @@ def prepare_member(
     active.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     orders = worker.orders_of(active, workload)
     recipe, given = resolve(task, active.params), ModelParams(active.params)
+    before = Shared(task)
     parts = prepare(task, workload.seed, device, given)
     active.data = parts[0].fingerprint
-    before = shared_state(task)
+    filled, before = before, Shared(task)
+    changes += filled.used(before)
     try:
         models = [build(task, given, part, active.seed).to(device, dtype_of(task)) for part in parts]
     finally:
-        changes += changed(before, shared_state(task))
+        after = Shared(task)
+        changes += before.changed(after)
+    held = {id(part) for model in models for part in [*model.modules(), *model.parameters()]}
+    if kept := [name for name in changes if mentions(after.values.get(name), held)]:
+        raise CannotFuse(f"{type(task).__name__}.model keeps what it makes where all runs find it ({kept[0]})")
     given.check_read(task)
     check_smoothing(recipe, active.params, parts[0])
     structures = [structure_of(model, [task]) for model in models]

@@ -21,12 +21,13 @@ from hpsearch.errors import ObjectiveError
 from hpsearch.objective import Split
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane, Way
-from hpsearch.training.loss import loss_of, numbers_of
+from hpsearch.training.loss import loss_of, numbers_of, validation_batch
+from hpsearch.training.measure import counted
 from hpsearch.training.precision import is_mixed, output_of
 from hpsearch.training.randomness import KeyedDropout
 from hpsearch.training.stack import Rows
 from hpsearch.training.streaming import stretches
-from hpsearch.training.structure import attributes_of
+from hpsearch.training.structure import CannotFuse, attributes_of
 from hpsearch.training.weights import empty_buffers
 from hpsearch.training.worker import is_out_of_memory
 
@@ -66,10 +67,6 @@ _WORDS = (
 )
 
 
-class CannotFuse(Exception):
-    """Why runs cannot train together, in words."""
-
-
 def probe(
     training: FusedTraining, references: Mapping[int, nn.Module], remake: Callable[[int], object] = lambda k: None
 ) -> None:
@@ -84,7 +81,6 @@ def probe(
         CannotFuse: with the reason. What says that memory ran out.
     """
     stack = training.stack
-    _look(stack.form)
     before = {name: rows.clone() for name, rows in stack.rest.items()}
     attributes = attributes_of(stack.form)
     lanes = training.padded()
@@ -94,10 +90,10 @@ def probe(
     rows = training.orders(lanes)[:, : training.batch_size]
     try:
         losses, gradients = _train(training, lanes, rows, references, attributes)
-        _same_attributes(stack.form, attributes)
+        same_attributes(stack.form, attributes)
         moved = {name: rows.clone() for name, rows in stack.rest.items()}
         tables = _validate(training, [k for k, _ in tried])
-        _same_attributes(stack.form, attributes)
+        same_attributes(stack.form, attributes)
         for k, own in tried:
             model = references[own]
             remake(own)
@@ -128,13 +124,16 @@ def _train(
     stack, k = training.stack, len(lanes)
     stack.form.train()
     first = min(references)
-    dropouts = _dropouts(training, lanes[first], rows[first], references[first])
+    with counted(references[first]) as convolutions:
+        dropouts = _dropouts(training, lanes[first], rows[first], references[first])
     before = {name: part.clone() for name, part in stack.rest.items()}
     error: Exception | None = None
     streamed = training.parts.streamed
     prepared = [True, False] if not streamed and (training.task.augment or training.parts.transform) else [True]
     for augment, loss, shared in product(prepared, [True, False], [True, False] if streamed else [True]):
-        training.way = Way(augment=augment, loss=loss, shared=shared, dropouts=dropouts)
+        training.way = Way(
+            augment=augment, loss=loss, shared=shared, dropouts=dropouts, convolutions=next(iter(convolutions), 0)
+        )
         leaves = stack.leaves(k)
         try:
             forward = training.forward(k)
@@ -149,7 +148,7 @@ def _train(
         stack.take(changed)
         return values.detach(), training.gradient[:k, stack.columns]
     assert error is not None
-    _same_attributes(stack.form, attributes)
+    same_attributes(stack.form, attributes)
     raise CannotFuse(explain(error)) from error
 
 
@@ -194,13 +193,6 @@ def generators(device: torch.device) -> tuple[object, ...]:
     return (random.getstate(), str(np.random.get_state()), *[bytes(state.numpy()) for state in states])
 
 
-def _look(form: nn.Module) -> None:
-    for name, module in form.named_modules():
-        if isinstance(module, nn.RNNBase | nn.LSTMCell):
-            kind = type(module).__name__
-            raise CannotFuse(f"{name or 'the model'} is an nn.{kind}, whose kernel takes one model at a time")
-
-
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
     """Give the model back what a forward changes: the run may yet begin with it, in another group."""
@@ -235,7 +227,8 @@ def _validate(training: FusedTraining, wanted: Sequence[int]) -> dict[int, dict[
 
 
 def _some(training: FusedTraining) -> Split:
-    return next(stretches(training.parts.validation, _VALIDATED))
+    part = training.parts.validation
+    return next(stretches(part, min(_VALIDATED, validation_batch(training.task, len(part.targets)))))
 
 
 def _compare_step(
@@ -286,7 +279,7 @@ def _agree(training: FusedTraining, what: str, lane: Tensor, alone: Tensor, at_l
         raise CannotFuse(f"a lane's {what} is not that of the model alone (relative difference {worst:.1g})")
 
 
-def _same_attributes(form: nn.Module, before: Mapping[Any, Any]) -> None:
+def same_attributes(form: nn.Module, before: Mapping[Any, Any]) -> None:
     """A forward that keeps something in the model would keep it for all lanes."""
     after = attributes_of(form)
     changed = [place for place in {**before, **after} if before.get(place) != after.get(place)]
@@ -297,7 +290,7 @@ def _same_attributes(form: nn.Module, before: Mapping[Any, Any]) -> None:
 
 def explain(error: BaseException) -> str:
     """An exception of a forward under vmap, in words."""
-    if isinstance(error, ObjectiveError):
+    if isinstance(error, ObjectiveError | CannotFuse):
         return str(error)
     text = str(error)
     for mark, words in _WORDS:

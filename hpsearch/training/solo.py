@@ -17,7 +17,7 @@ from hpsearch.training.build import build, ready
 from hpsearch.training.course import Course, Orders, Outcome, Tell
 from hpsearch.training.data import Parts, prepare
 from hpsearch.training.diagnostics import layer_norms, mean_by_rows
-from hpsearch.training.loss import VALIDATION_BATCH, loss_of, numbers_of
+from hpsearch.training.loss import loss_of, numbers_of, validation_batch
 from hpsearch.training.optim import Optimizer, Weights
 from hpsearch.training.precision import dtype_of, output_of
 from hpsearch.training.randomness import Key, KeyedDropout, Purpose, permutation
@@ -108,7 +108,7 @@ def evaluate(
     model.eval()
     sums: dict[str, list[Tensor]] = {}
     sizes = []
-    for batch in stretches(split, VALIDATION_BATCH):
+    for batch in stretches(split, validation_batch(task, len(split.targets))):
         output, targets = output_of(task, model, ready(batch.inputs)), batch.targets
         for name, number in numbers_of(task, output, targets, prefix).items():
             sums.setdefault(name, []).append(torch.as_tensor(number))

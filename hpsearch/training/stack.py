@@ -18,7 +18,7 @@ from torch.func import functional_call, vmap
 from hpsearch.training.lifted import LaneFunctions
 from hpsearch.training.optim import Weights
 from hpsearch.training.randomness import KeyedDropout, Stream
-from hpsearch.training.structure import Place
+from hpsearch.training.structure import CannotFuse, Place
 from hpsearch.training.tape import is_for_compiler
 from hpsearch.training.weights import copied
 
@@ -192,7 +192,10 @@ class Stack:
     def take(self, changed: Rows) -> None:
         """Keep the buffers that a forward has put in place of others."""
         for name, rows in changed.items():
-            self.rest[name][: len(rows)].copy_(rows)
+            kept = self.rest[name]
+            if rows.dtype != kept.dtype or rows.shape[1:] != kept.shape[1:]:
+                raise CannotFuse(f"the forward gives the buffer {name} another type or shape")
+            kept[: len(rows)].copy_(rows)
 
     @contextmanager
     def _lifted(self, places: Sequence[Place], numbers: Sequence[Tensor]) -> Iterator[None]:

@@ -30,10 +30,22 @@ from torch import Tensor, nn
 _OWN = {"_parameters", "_buffers", "_modules", "training", "_is_full_backward_hook"}
 #: endings of the names of its dictionaries of hooks
 _HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
+#: the end of a key under which a ``state_dict`` has what ``get_extra_state`` gives
+_EXTRA = "_extra_state"
+_BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 #: what has more to it than its attributes show
 _OPAQUE = (torch.Generator, torch.jit.ScriptFunction, random.Random)
 #: (path of the module, name of the attribute)
 Place = tuple[str, str]
+GRADIENT_HOOK = "has a hook on a gradient, which lanes take in another way than a run alone"
+
+
+class CannotFuse(Exception):
+    """Why runs cannot train together, in words; ``never``: nor can any two of the study."""
+
+    def __init__(self, reason: str, *, never: bool = False) -> None:
+        super().__init__(reason)
+        self.never = never
 
 
 @final
@@ -56,29 +68,49 @@ def structure_of(model: nn.Module, known: Sequence[object] = ()) -> Structure:
         model: as its factory leaves it.
         known: objects that all lanes share anyway (the task), wherever the model refers to them.
     """
-    writer = _Writer(known)
+    writer = _Writer(known, {id(tensor) for tensor in [*model.parameters(), *model.buffers()]})
     for part in [*model.modules(), *model.parameters(), *model.buffers()]:
         writer.note(part)  # first, so that an attribute that refers to one is known as such
     key = writer.module(model, "")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.RNNBase | nn.LSTMCell):
+            kind = type(module).__name__
+            writer.opaque = f"{name or 'the model'} is an nn.{kind}, whose kernel takes one model at a time"
+        elif isinstance(module, torch.jit.ScriptModule):
+            writer.opaque = f"{name or 'the model'} is a ScriptModule: the model is compiled by torch.jit"
     if any(type(module).__module__.startswith("torch._dynamo") for module in model.modules()):
         writer.opaque = "the model is compiled already (torch.compile); as it is, lanes are compiled where that pays"
-    return Structure(key, writer.floats, writer.opaque)
+    return Structure(key, writer.floats, writer.opaque or _odd_state(model))
+
+
+def _odd_state(model: nn.Module) -> str:
+    """Why what its ``state_dict`` gives is not its parameters and buffers, by which a lane's are told."""
+    own = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    try:
+        state = model.state_dict(keep_vars=True)
+        odd = [k for k, v in state.items() if isinstance(v, Tensor) and id(v) not in own and not k.endswith(_EXTRA)]
+    except Exception as error:  # noqa: BLE001 - the model's own code
+        return f"its state_dict(keep_vars=True) raises ({type(error).__name__}: {str(error)[:80]})"
+    return f"its state_dict gives other tensors than its parameters and buffers ({odd[0]})" if odd else ""
 
 
 def attributes_of(model: nn.Module) -> dict[Place, Hashable]:
     """Every attribute of every module, as plain values: what a forward must leave as it is."""
     found: dict[Place, Hashable] = {}
+    parts = [*model.modules(), *model.parameters(), *model.buffers()]
+    writer = _Writer(parts)
     for path, module in model.named_modules():
         for name, value in held_by(module).items():
             if name not in _OWN:
-                writer = _Writer([*model.modules(), *model.parameters(), *model.buffers()])
                 found[path, name] = writer.value(value, name)
+                writer.forget(len(parts))  # what one attribute holds says nothing of the next one
     return found
 
 
 @final
 class _Writer:
-    def __init__(self, known: Sequence[object]) -> None:
+    def __init__(self, known: Sequence[object], states: Set[int] = frozenset()) -> None:
+        self._states = states
         self.floats: dict[Place, float] = {}
         self.opaque = ""
         self._seen: dict[int, int] = {id(thing): -1 - k for k, thing in enumerate(known)}
@@ -94,6 +126,8 @@ class _Writer:
         for name, value in sorted(held_by(module).items()):
             if name in _OWN:
                 continue
+            if name in _BACKWARD_HOOKS and value:
+                self.opaque = self.opaque or f"{path or 'the model'} {GRADIENT_HOOK}"
             if name.endswith(_HOOKS):  # keyed by a number that counts all hooks of the process
                 own.append((name, tuple(self.value(hook, f"{path}.{name}") for hook in value.values())))
             elif type(value) is float and name in module.__dict__:
@@ -102,7 +136,7 @@ class _Writer:
             else:
                 own.append((name, self.value(value, f"{path}.{name}".lstrip("."))))
         for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
-            own += [(kind, name, self._state(tensor)) for name, tensor in tensors.items()]
+            own += [(kind, name, self._state(tensor, f"{path}.{name}".lstrip("."))) for name, tensor in tensors.items()]
         kept = module._non_persistent_buffers_set
         own.append(("persistent", tuple(sorted(kept))))
         for name, child in module._modules.items():
@@ -110,10 +144,12 @@ class _Writer:
             own.append((name, None if child is None else self.module(child, inner)))
         return tuple(own)
 
-    def _state(self, tensor: Tensor | None) -> Hashable:
+    def _state(self, tensor: Tensor | None, path: str) -> Hashable:
         """A parameter or buffer: all but its numbers, which are the lane's own."""
         if tensor is None:
             return None
+        if tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
+            self.opaque = self.opaque or f"{path} {GRADIENT_HOOK}"
         number = self._seen[id(tensor)]
         return (
             number,
@@ -130,6 +166,12 @@ class _Writer:
             return
         self._seen[id(thing)] = len(self._seen)
         self._kept.append(thing)
+
+    def forget(self, known: int) -> None:
+        """All but so many things that it knew in the beginning."""
+        for thing in self._kept[known:]:
+            del self._seen[id(thing)]
+        del self._kept[known:]
 
     def value(self, value: object, path: str) -> Hashable:
         """Any other thing, as plain values."""
@@ -148,6 +190,8 @@ class _Writer:
         if isinstance(value, Enum):
             return (*self._named(type(value)), value.name)
         if id(value) in self._seen:
+            if isinstance(value, Tensor) and id(value) in self._states:
+                self.opaque = self.opaque or f"{path} keeps a parameter or buffer beside torch, which does not find it"
             return ("again", self._seen[id(value)])
         self.note(value)
         if isinstance(value, nn.Module):
@@ -226,7 +270,7 @@ class _Writer:
     def _array(self, value: Tensor | np.ndarray[Any, Any] | np.generic) -> Hashable:
         """Numbers that are no parameter and no buffer belong to the structure, each of them."""
         if isinstance(value, Tensor) and (value.grad_fn is not None or torch._C._functorch.is_batchedtensor(value)):
-            return ("derived", str(value.dtype), tuple(value.shape))  # computed from parameters, anew in each forward
+            return ("derived", tuple(value.shape))  # computed from parameters, anew in each forward
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
         return (type(value).__name__, str(array.dtype), array.shape, digest)

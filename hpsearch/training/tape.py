@@ -125,6 +125,8 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not indexing and any(tag in func.tags for tag in _NOT_AGAIN) and not _drops_nothing(func, args, kwargs):
             raise CannotRecord(f"{func} depends on data or draws random numbers")
         results = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
+        if output is None and tensors and not func._schema.is_mutable:
+            raise CannotRecord(f"{func} looks at numbers, and may raise")
         if not results and not func._schema.is_mutable:
             return output  # a type, a size: the same again
         if self._played and func.is_view and not any(x in self._nodes for x in tensors):

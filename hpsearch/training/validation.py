@@ -13,11 +13,12 @@ from torch.utils._pytree import tree_map
 from hpsearch.objective import TrainingTask
 from hpsearch.training.diagnostics import means_by_rows
 from hpsearch.training.lane import Way
-from hpsearch.training.loss import VALIDATION_BATCH, numbers_of
+from hpsearch.training.loss import numbers_of, validation_batch
 from hpsearch.training.precision import output_of
 from hpsearch.training.stack import Stack
 from hpsearch.training.step import Steps
 from hpsearch.training.streaming import Part, stretches
+from hpsearch.training.structure import CannotFuse
 
 #: numbers by name, (K,) each
 Table = Mapping[str, Tensor]
@@ -56,11 +57,12 @@ class Validation:
             captured: in CUDA graphs, where steps are.
         """
         self._stack.form.eval()
-        over_lanes = partial(self._over_lanes, k=k, shared=way.shared)
+        size = validation_batch(self._task, len(split.targets))
+        over_lanes = partial(self._over_lanes, k=k, size=size, shared=way.shared)
         measure = self._measure(over_lanes) if way.metrics else self._one_by_one(over_lanes, wanted)
         sums: dict[str, list[Tensor]] = {}
         sizes = []
-        for batch in stretches(split, VALIDATION_BATCH):
+        for batch in stretches(split, size):
             inputs = batch.inputs, batch.targets
             here = self._steps.captured(measure, inputs, k) if way.metrics and captured else measure
             for name, numbers in here(*inputs).items():
@@ -83,12 +85,14 @@ class Validation:
         def measure(inputs: Tensor, targets: Tensor) -> Table:
             output = outputs(inputs, targets)
             tables = [numbers_of(self._task, tree_map(lambda t, j=j: t[j], output), targets.clone()) for j in wanted]
+            if any(table.keys() != tables[0].keys() for table in tables):
+                raise CannotFuse("the names of its metrics depend on data")
             return {name: torch.stack([torch.as_tensor(table[name]) for table in tables]) for name in tables[0]}
 
         return measure
 
-    def _over_lanes(self, body: Callable[..., Any], k: int, shared: bool) -> Callable[[Tensor, Tensor], Any]:
-        chunk = self._chunk(k)
+    def _over_lanes(self, body: Callable[..., Any], k: int, size: int, shared: bool) -> Callable[[Tensor, Tensor], Any]:
+        chunk = self._chunk(k, size)
 
         def fresh(model: Callable[..., Any], inputs: Tensor, targets: Tensor) -> Any:
             return body(model, inputs.clone(), targets.clone())  # what a chunk changes in place is not the next one's
@@ -106,8 +110,8 @@ class Validation:
 
         return run
 
-    def _chunk(self, k: int) -> int | None:
+    def _chunk(self, k: int, size: int) -> int | None:
         """Lanes validated at once: on a GPU as many activations as in training; on the CPU all, for their bits."""
         if self._stack.flat.device.type == "cpu":
             return None
-        return max(2, -(-k * self._batch_size // VALIDATION_BATCH))
+        return max(2, -(-k * self._batch_size // size))

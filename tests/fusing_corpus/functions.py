@@ -127,3 +127,24 @@ class GradientInForward(Vectors):
 
     def model(self, params):
         return InputGradient()
+
+
+class Curved(nn.Module):
+    """The network beside its derivatives by its inputs, made by torch.func."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
+
+    def forward(self, x):
+        def one(row):
+            return self.net(row).square().sum()
+
+        slope = torch.func.vmap(torch.func.grad(one))(x)
+        moved = torch.func.jvp(self.net, (x,), (torch.ones_like(x),))[1]
+        return self.net(x) + 0.1 * slope[:, :4] + 0.1 * moved
+
+
+class Derivatives(Vectors):
+    def model(self, params):
+        return Curved()

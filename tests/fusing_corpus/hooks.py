@@ -130,3 +130,61 @@ class WeightReplaced(Vectors):
 
     def model(self, params):
         return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), Data(16, 4))
+
+
+class LateClamp(Vectors):
+    """The usual way to clip: the first batch's gradients are smaller, so a look at it sees nothing."""
+
+    def model(self, params):
+        net = self.net()
+        for parameter in net.parameters():
+            parameter.register_hook(lambda gradient: gradient.clamp(-0.2, 0.2) if gradient.norm() < 0.3 else gradient)
+        return net
+
+
+class AccumulateHook(Vectors):
+    """A hook on a gradient that has been accumulated, which no look at a gradient can see."""
+
+    def model(self, params):
+        net = self.net()
+        for parameter in net.parameters():
+            parameter.register_post_accumulate_grad_hook(clip)
+        return net
+
+
+def clip(parameter):
+    parameter.grad.clamp_(-0.05, 0.05)
+
+
+class Faint(Reverse):
+    """The hook takes nothing away from a small gradient."""
+
+    def forward(self, x):
+        y = self.net(x)
+        if y.requires_grad:
+            y.register_hook(lambda gradient: gradient.clamp(-1, 1))
+        return y
+
+
+class FaintHook(Vectors):
+    """A hook on an activation that does nothing in the first step."""
+
+    def model(self, params):
+        return Faint(self.net())
+
+
+class WhileTraining(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        y = self.net(x)
+        return y * 1.1 if y.requires_grad else y
+
+
+class TellsByGradient(Vectors):
+    """Whether its output has a gradient tells a forward that it trains."""
+
+    def model(self, params):
+        return WhileTraining(self.net())

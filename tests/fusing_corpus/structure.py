@@ -132,3 +132,47 @@ class Scripted(Vectors):
 
     def model(self, params):
         return torch.jit.script(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)))
+
+
+class Listed(nn.Module):
+    """A plain list holds a parameter, of which the output has a part."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 4)
+        self.scales = [self.norm.weight]
+
+    def forward(self, x):
+        moved = sum((scale - 1).abs().mean() for scale in self.scales)
+        return self.last(self.norm(self.first(x)).relu()) * (1 + moved)
+
+
+class ListedParameter(Vectors):
+    """It begins equal in all lanes, and moves."""
+
+    def model(self, params):
+        return Listed()
+
+
+class Detached(nn.Sequential):
+    def state_dict(self, *args, **kwargs):
+        return {name: tensor.detach().cpu().clone() for name, tensor in super().state_dict(*args, **kwargs).items()}
+
+
+class DetachedState(Vectors):
+    """Its state_dict gives copies."""
+
+    def model(self, params):
+        return Detached(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+class Plain(nn.Sequential):
+    def state_dict(self):
+        return super().state_dict()
+
+
+class PlainState(Vectors):
+    """Its state_dict takes no arguments."""
+
+    def model(self, params):
+        return Plain(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))

@@ -1,6 +1,7 @@
 """Tasks with a loss, metrics or an augmentation of their own, and models that return more than a tensor."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -267,3 +268,103 @@ class Beside(nn.Module):
 
     def forward(self, x):
         return self.inner(x), (self.inner[0](x) if self.training else None)
+
+
+class Annealed(Vectors):
+    """A term of the loss that grows with the steps, by a number in Python; each model begins anew."""
+
+    step = 0
+
+    def model(self, params):
+        self.step = 0
+        return net()
+
+    def loss(self, output, target):
+        self.step += 1
+        return F.cross_entropy(output, target) + min(1.0, self.step / 100) * output.square().mean()
+
+
+SEEN = []
+
+
+class GlobalList(Vectors):
+    """The number of metrics there have been, in a list of the file, changes the loss of later epochs."""
+
+    def model(self, params):
+        SEEN.clear()
+        return net()
+
+    def loss(self, output, target):
+        return F.cross_entropy(output * (1.0 if len(SEEN) < 2 else 0.5), target)
+
+    def metrics(self, output, target):
+        SEEN.append(1)
+        return {}
+
+
+class Namespace(Vectors):
+    """A param in the task's namespace of options."""
+
+    def __init__(self):
+        self.options = SimpleNamespace(scale=1.0)
+
+    def model(self, params):
+        self.options.scale = params["scale"]
+        return net()
+
+    def loss(self, output, target):
+        return F.cross_entropy(output * self.options.scale, target)
+
+
+class DefaultArgument(Vectors):
+    """A param in a function's default argument."""
+
+    def model(self, params):
+        scaled.__defaults__[0]["scale"] = params["scale"]
+        return net()
+
+    def loss(self, output, target):
+        return F.cross_entropy(scaled(output), target)
+
+
+def scaled(output, options={"scale": 1.0}):  # noqa: B006 - as users write it
+    return output * options["scale"]
+
+
+class KeepsModel(Vectors):
+    """The task keeps its model, for a penalty in the loss."""
+
+    def model(self, params):
+        self.net = net()
+        return self.net
+
+    def loss(self, output, target):
+        return F.cross_entropy(output, target) + 1e-2 * self.net[0].weight.abs().sum()
+
+
+class Scratch(Vectors):
+    """Ones by the size of the batch, kept in the task: in lanes they would be the lanes'."""
+
+    def __init__(self):
+        self.ones = {}
+
+    def model(self, params):
+        self.ones.clear()
+        return net()
+
+    def loss(self, output, target):
+        if len(output) not in self.ones:
+            self.ones[len(output)] = torch.ones_like(output) * 1.5
+        return F.cross_entropy(output * self.ones[len(output)], target)
+
+
+class ConditionalMetric(Vectors):
+    """A metric that there is only where the model guessed the class."""
+
+    def model(self, params):
+        return net()
+
+    def metrics(self, output, target):
+        guessed = output.argmax(1) == 3
+        right = (target == 3)[guessed].double()
+        return {"few": 1.0, **({"precision": right.mean().item()} if guessed.sum() > 4 else {})}

@@ -169,6 +169,7 @@ FUSED = [case for case in CASES if not case.solo]
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("case", FUSED, ids=[case.task.replace(".py:", "-") for case in FUSED])
 def test_the_corpus_compiled_is_the_corpus(case, tmp_path):
     settings = {run.run.trial: run.params for run in assignments(case)}

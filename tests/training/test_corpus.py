@@ -36,6 +36,8 @@ class Case:
     solo: str = ""
     #: how many groups are vmapped; None: one, or none where its runs train alone
     groups: int | None = None
+    #: it shows only while they train: the epoch is undone
+    late: bool = False
 
 
 CASES = [
@@ -73,6 +75,9 @@ CASES = [
     Case("structure.py:ExtraState"),
     Case("structure.py:Compiled", solo="compiled already"),
     Case("structure.py:Scripted", solo="ScriptModule"),
+    Case("structure.py:ListedParameter", solo="keeps a parameter or buffer beside torch"),
+    Case("structure.py:DetachedState", solo="other tensors than its parameters"),
+    Case("structure.py:PlainState", solo="state_dict"),
     Case("slopes.py:Slopes", {**SLOPE, "alpha": [0.5, 1.0, 1.5, 2.0]}),
     Case("slopes.py:FunctionalSlope", SLOPE),
     Case("slopes.py:Softplus", SLOPE, groups=4),
@@ -101,6 +106,10 @@ CASES = [
     Case("hooks.py:BackwardHook", solo="gradient"),
     Case("hooks.py:WeightClamped", solo="in place"),
     Case("hooks.py:WeightReplaced", solo=".data"),
+    Case("hooks.py:LateClamp", solo="gradient"),
+    Case("hooks.py:AccumulateHook", solo="gradient"),
+    Case("hooks.py:FaintHook", solo="gradient"),
+    Case("hooks.py:TellsByGradient"),
     Case("buffers.py:InPlace"),
     Case("buffers.py:Assigned"),
     Case("buffers.py:ChangedInValidation"),
@@ -109,6 +118,8 @@ CASES = [
     Case("buffers.py:MovingAverage", {"decay": [0.9, 0.5, 0.99, 0.0]}),
     Case("buffers.py:LastOutput", solo="changes attributes of the model (seen)"),
     Case("buffers.py:FilledInForward", solo="fills buffers that are None before (mean)"),
+    Case("buffers.py:WholeNumber", solo="another type"),
+    Case("buffers.py:LargestBatch", solo="changes attributes of the model (most)"),
     Case("data_dependent.py:Item", solo=DATA_DEPENDENT),
     Case("data_dependent.py:Branch", solo=DATA_DEPENDENT),
     Case("data_dependent.py:Shape"),
@@ -123,6 +134,7 @@ CASES = [
     Case("functions.py:Checkpointing", solo="checkpoint"),
     Case("functions.py:NoGrad"),
     Case("functions.py:GradientInForward", solo="requires_grad_"),
+    Case("functions.py:Derivatives"),
     Case("recurrent.py:LSTM", solo="LSTM"),
     Case("recurrent.py:GRU", solo="GRU"),
     Case("recurrent.py:GRUCell"),
@@ -160,9 +172,16 @@ CASES = [
     Case("tasks.py:ClassAttribute", SCALE, solo="what all runs share (Scaled.scale)"),
     Case("tasks.py:SharedDict", SCALE, solo="what all runs share (SharedDict.config)"),
     Case("tasks.py:GlobalNumber", SCALE, solo="what all runs share (tasks.GAMMA)"),
-    Case("tasks.py:EnvironmentVariable", SCALE, solo="not that of the model alone"),
+    Case("tasks.py:EnvironmentVariable", SCALE, solo="what all runs share (os.environ)"),
     Case("tasks.py:Cached"),
     Case("tasks.py:NoneBeside", solo="more than tensors"),
+    Case("tasks.py:Annealed", solo="what all runs share, and changes it (Annealed.step)"),
+    Case("tasks.py:GlobalList", solo="what all runs share, and changes it (tasks.SEEN)"),
+    Case("tasks.py:Namespace", SCALE, solo="what all runs share (Namespace.options)"),
+    Case("tasks.py:DefaultArgument", SCALE, solo="what all runs share (scaled.__defaults__)"),
+    Case("tasks.py:KeepsModel", solo="keeps what it makes"),
+    Case("tasks.py:Scratch", solo="changes it (Scratch.ones)", groups=1, late=True),
+    Case("tasks.py:ConditionalMetric", solo="depend on data", groups=1, late=True),
     Case(
         "tasks.py:Searched",
         {**DROPOUT, "label_smoothing": [0.1, 0.2, 0.3, 0.05], "clip": [0.1, 1.0, 0.5, 10.0], "l1": [0, 1e-3, 1e-2, 0]},
@@ -262,7 +281,7 @@ def test_a_run_in_a_lane_is_the_run_alone(case, tmp_path, monkeypatch):
     reasons = {group.reason for group in groups if group not in fused}
     assert len(reasons) == bool(case.solo)
     assert all(case.solo in reason for reason in reasons), reasons
-    assert sorted(run for group in groups for run in group.runs) == sorted(RUNS)
+    assert sorted(run for group in groups for run in group.runs) == sorted(RUNS * (1 + case.late))
 
     # Two lanes for five runs: lanes are freed and filled again; and every step that can be is recorded.
     if fused or "share" in case.solo:

@@ -104,6 +104,8 @@ def test_dtypes():
     ("attributes", "words"),
     [
         ({"data": lambda self: None}, "must return hpsearch.Data"),
+        ({"data": lambda self: Data(np.zeros((9, 1)), torch.zeros(9))}, "inputs must be one tensor, not ndarray"),
+        ({"data": lambda self: Data(torch.zeros(9, 1), [0] * 9)}, "targets must be one tensor, not list"),
         ({"data": lambda self: Data(torch.zeros(3, 1), torch.zeros(4))}, "3 inputs, but 4 targets"),
         ({"data": lambda self: Data(torch.zeros(3, 1), torch.zeros(3), torch.zeros(1, 1))}, "go together"),
         ({"data": lambda self: Data(torch.zeros(1, 1), torch.zeros(1))}, "too few"),
@@ -203,3 +205,21 @@ def test_params_are_for_data_alone_since_the_data_are_kept_for_other_runs(tmp_pa
             assert "hint: model has the hyperparameters as its argument" in end.error
     reasons = {grouped.reason for grouped in lanes.grouped}
     assert all(reason == "" or f"{task.__name__}.params: is there for data alone" in reason for reason in reasons)
+
+
+class Scaled(MLP):
+    """Its data leaves in the task what metrics need: of the run's own data, whose are the last that were made."""
+
+    def data(self):
+        self.unit = self.params["unit"]
+        data = MLP.data(self)
+        return Data(data.inputs / self.unit, data.targets)
+
+    def metrics(self, output, target):
+        return {"unit": torch.tensor(float(self.unit))}
+
+
+def test_what_data_leaves_in_the_task_is_that_of_the_runs_own_data(tmp_path):
+    runs = assignments([{"unit": unit, "epochs": 1} for unit in (1, 2, 1, 2)])
+    for told in (alone(Scaled, tmp_path / "alone", runs), together(Scaled, tmp_path / "lanes", runs)):
+        assert [told.epochs(run.run)[0].metrics["val_unit"] for run in runs] == [1, 2, 1, 2]

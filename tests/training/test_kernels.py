@@ -151,3 +151,10 @@ def test_without_lanes_they_are_torchs_own_to_the_bit():
     x, w, b, y = random(4, 3), random(6, 3), random(6), torch.tensor([0, 5, 2, 1])
     assert torch.equal(kernels.linear(x, w, b), functional.linear(x, w, b))
     assert torch.equal(kernels.cross_entropy(x @ w.T, y), functional.cross_entropy(x @ w.T, y))
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_a_class_that_there_is_not_is_an_error(wrong):
+    targets = torch.tensor([[0, 1], [2, wrong]])
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        vmap(kernels.cross_entropy)(random(2, 2, 3), targets)

@@ -147,3 +147,19 @@ def test_with_plain_numbers_they_are_torchs_own_to_the_bit(layer):
     plain = forward()
     with LaneFunctions():
         assert torch.equal(forward(), plain)
+
+
+def test_a_lane_knows_whether_its_tensors_have_gradients():
+    """vmap says that none has: a forward that tells training from validation so would always validate."""
+    seen = []
+
+    def forward(x):
+        seen.append((x * 2).requires_grad)
+        return x * 2
+
+    with LaneFunctions():
+        vmap(forward)(random(3, 2).requires_grad_())
+        vmap(forward)(random(3, 2))
+        with torch.no_grad():
+            vmap(forward)(random(3, 2).requires_grad_())
+    assert seen == [True, False, False]

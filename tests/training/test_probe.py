@@ -9,10 +9,10 @@ from hpsearch.training.data import prepare
 from hpsearch.training.fused import FusedTraining
 from hpsearch.training.lane import Lane
 from hpsearch.training.precision import dtype_of
-from hpsearch.training.probe import CannotFuse, probe
+from hpsearch.training.probe import probe
 from hpsearch.training.recipe import ModelParams, resolve
 from hpsearch.training.schedule import Rate
-from hpsearch.training.structure import structure_of
+from hpsearch.training.structure import CannotFuse, structure_of
 from hpsearch.trial import State
 from tests.training.fusing import (
     CNN,

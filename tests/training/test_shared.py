@@ -1,11 +1,14 @@
 """What runs share beside their models is not shared silently."""
 
 import os
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from hpsearch.training.shared import changed, shared_state
+from hpsearch.training.shared import Shared
 from tests.training.fusing import MLP, Later, alone, assert_same, assignments, is_fused, keys, together
 
 
@@ -67,10 +70,10 @@ class Slotted(MLP):
 
 def test_an_object_of_the_tasks_file_is_what_its_slots_hold():
     task = Slotted()
-    before = shared_state(task)
-    assert changed(before, shared_state(task)) == []
+    before = Shared(task)
+    assert before.changed(Shared(task)) == []
     task.config.scale = 2.0
-    assert changed(before, shared_state(task)) == ["Slotted.config"]
+    assert before.changed(Shared(task)) == ["Slotted.config"]
 
 
 class Ambient(MLP):
@@ -92,3 +95,54 @@ def test_two_values_of_every_param_are_tried(tmp_path, monkeypatch):
     told = together(Ambient, tmp_path / "lanes", runs)
     assert_same(told, alone(Ambient, tmp_path / "solo", runs), keys(runs))
     assert {told.last(run).engine for run in keys(runs)} == {"solo, cpu"}
+
+
+class Busy(MLP):
+    def __init__(self):
+        self.steps, self.seen, self.cache, self.mean = 0, [], {}, torch.zeros(2)
+        self.options, self.order = SimpleNamespace(scale=1.0), np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("steps", lambda task: setattr(task, "steps", 1)),
+        ("seen", lambda task: task.seen.append(1)),
+        ("mean", lambda task: task.mean.add_(1)),
+        ("options", lambda task: setattr(task.options, "scale", 2.0)),
+        ("order", lambda task: task.order.random()),
+    ],
+)
+def test_what_training_changes_is_told_and_put_back(name, use):
+    task = Busy()
+    before = Shared(task)
+    use(task)
+    assert before.used(Shared(task)) == [f"Busy.{name}"]
+    before.put_back()
+    assert before.changed(Shared(task)) == []
+
+
+def test_a_cache_may_be_filled_but_not_with_what_is_the_lanes():
+    task = Busy()
+    before = Shared(task)
+    task.cache[3] = torch.ones(3)
+    task.further = {"a": 1}
+    assert before.used(Shared(task)) == []
+    torch.func.vmap(lambda x: task.cache.update({4: x * 2}) or x)(torch.ones(2, 4))
+    assert before.used(Shared(task)) == ["Busy.cache"]
+    before.put_back()
+    assert (task.cache, hasattr(task, "further")) == ({}, False)
+
+
+class Tasks(Busy):
+    """A number of the class that the task's own hides."""
+
+    calls = 0
+
+
+def test_a_number_of_the_task_is_not_hidden_by_that_of_its_class():
+    task = Tasks()
+    task.calls = 0
+    before = Shared(task)
+    task.calls += 1
+    assert before.used(Shared(task)) == ["Tasks.calls"]

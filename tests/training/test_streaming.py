@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -233,7 +234,7 @@ def test_too_little_memory_halves_the_group_and_goes_on(tmp_path, monkeypatch, r
     """At the first step, or in the third epoch: the half that waits is then no longer at the first one."""
     runs = runs_of([{"lr": 0.05, "dropout": 0.1 * k, "epochs": 5 + k % 2} for k in range(8)])
     solo = alone(test_groups.Limited, tmp_path / "solo", runs)
-    for attribute, number in (("room", room), ("later", later), ("batches", 0)):
+    for attribute, number in (("room", room), ("later", later), ("batches", count())):
         monkeypatch.setattr(MEMORY, attribute, number)
     told = together(STREAMS[test_groups.Limited], tmp_path / "lanes", runs)
     assert_same(told, solo, keys(runs))

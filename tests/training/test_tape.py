@@ -271,3 +271,12 @@ def test_a_view_of_what_is_found_is_seen():
     assert found[0] is state
     assert graph(state, torch.full((3,), 2.0)) == 9
     assert torch.equal(state, torch.tensor([[3.0, 3, 3], [0, 0, 0]]))
+
+
+@pytest.mark.parametrize("write", [record, written])
+def test_what_only_looks_at_numbers_would_look_once(write):
+    """A factorisation of a matrix that has none raises; played, its check would be gone."""
+    matrix = torch.eye(3) * 2
+
+    with pytest.raises(CannotRecord, match="looks at numbers"):
+        write(lambda: torch.linalg.cholesky(matrix).sum(), [matrix])
