@@ -131,7 +131,7 @@ def reveal(
         partial(open_store, url),
         number,
         reason=reason,
-        files=files or files_folder(url, summary.name),
+        files=files_folder(url, summary.name, files),
         sealed=partial(sealed_metrics, url, summary.name),
         via=via,
     )

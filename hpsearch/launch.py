@@ -23,7 +23,7 @@ from hpsearch.objective import Workload, find
 from hpsearch.plan import Measured, batch_of
 from hpsearch.progress import Ending, Progress
 from hpsearch.search import Observer, search
-from hpsearch.settings import database, files_folder, forget_checkpoints
+from hpsearch.settings import database, empty_checkpoints, files_folder, forget_checkpoints
 from hpsearch.space import Params
 from hpsearch.store import this_process
 from hpsearch.strategy import History
@@ -113,7 +113,7 @@ def run(
         fuse: how many runs a worker trains together (``lanes_of``); no trial depends on it.
         extend: the study may have a larger budget (``n_trials``, ``budget``) than the stored one of its name.
         allow_changed_code: go on though the training code has changed since the study began.
-        files: where logs and checkpoints go (``files_folder`` says the default).
+        files: in it is the folder of its logs and checkpoints (``files_folder`` says the default).
         grace_s: how long a first SIGINT or SIGTERM lets running runs finish.
         observer: hears of the progress a few times a second.
         tell: hears, in words, that the database server is gone (it is waited for) and back.
@@ -177,7 +177,7 @@ def _launch(
 ) -> Outcome:
     """Find the workers, open the store, and search or go further; ``check``: what the record has against it."""
     url, record = database(place.db), record_of(study)
-    files, interrupts = place.files or files_folder(url, study.name), Interrupts()
+    files, interrupts = files_folder(url, study.name, place.files), Interrupts()
     with ExitStack() as ours:
         # Ours come up while the database's libraries do; a cluster, which may take minutes, waits for its answer.
         early = None if place.on == "ray" else ours.enter_context(_workers(study, place, files))
@@ -202,6 +202,7 @@ def _launch(
                 chooser=chooser,
                 leave=leave,
                 forget=partial(forget_checkpoints, files),
+                empty=partial(empty_checkpoints, files),
             )
     if ending.error:
         raise ending.error

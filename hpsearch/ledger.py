@@ -173,7 +173,7 @@ class Ledger:
             self._runs[key] = replace(run, state=State.RUNNING, attempt=attempt)
             self._running[key] = attempt
             self._follow(key.trial)
-            self._draft.claims.append(Claim(run=key, attempt=attempt))
+            self._draft.claims.append(Claim(run=key, attempt=attempt, first=run.attempt == 0))
             assignments.append(
                 Assignment(
                     run=key,

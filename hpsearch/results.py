@@ -161,6 +161,7 @@ class StoredTrial:
             seed: of the run; None: the best run.
             files: where the study's files are, if it was run with ``--files``.
         """
+        from hpsearch.settings import study_files
         from hpsearch.training.saved import load_models
 
         study, kept = self.results.study, self.checkpoints
@@ -172,7 +173,8 @@ class StoredTrial:
         source, _, name = str(study.spec["objective"]).rpartition(":")
         folder = Path(study.file).parent if study.file else Path.cwd()
         address = ObjectiveAddress(source=source, name=name, folder=folder)
-        return load_models(address, self.params, kept[key], files or self.results.files)
+        where = self.results.files if files is None else study_files(files, study.name)
+        return load_models(address, self.params, kept[key], where)
 
 
 def run_rows(trial: Trial) -> list[dict[str, Any]]:

@@ -63,6 +63,28 @@ class _Clock:
         return True
 
 
+@final
+class _Asked:
+    """How far the study is asked to stop: 0 not at all, 1 in good order, 2 now, also when the grace is over."""
+
+    def __init__(self, grace_s: float, renew: Callable[[], Sequence[Command]]) -> None:
+        self.level, self._grace_s, self._deadline = 0, grace_s, 0.0
+        self._renew = renew
+
+    def look(self, level: int) -> None:
+        """So far it is asked by this process."""
+        if level and not self.level:
+            self._deadline = time.monotonic() + self._grace_s
+        self.level = max(self.level, level)
+        if self.level and time.monotonic() >= self._deadline:
+            self.level = 2
+
+    def renew(self) -> None:
+        """Renew the lease, and hear what ``hpsearch stop`` has asked: then the grace begins anew."""
+        if level := _stop_level(self._renew()):
+            self.level, self._deadline = max(self.level, level), time.monotonic() + self._grace_s
+
+
 def search(
     study: Study,
     record: StudyRecord,
@@ -79,6 +101,7 @@ def search(
     chooser: Chooser | None = None,
     leave: tuple[str, str] | None = None,
     forget: Callable[[Sequence[RunKey]], None] = lambda runs: None,
+    empty: Callable[[Sequence[RunKey], Callable[[], object]], None] = lambda runs, sure: None,
 ) -> Ending:
     """Run a study from where its record stands to its end, or to the user's.
 
@@ -86,6 +109,8 @@ def search(
         chooser: where given, nothing is searched: further runs of trials that are final are made, as it says, without
             the budget that the search has.
         forget: removes the checkpoints of these runs, which the record does not have any more.
+        empty: removes what lies in the checkpoint folders of these runs, which nobody has begun; before it does, it
+            makes sure that the study is still ours.
         leave: the state that the study is left in, and its reason; None: as it ends.
 
     Raises:
@@ -96,7 +121,7 @@ def search(
     pruning = plan(study, show=0).pruning
     epochs = pruning.epochs if pruning and not chooser else None
     ledger, clock = Ledger(study, snapshot, epochs=epochs, chooser=chooser), _Clock()
-    level, deadline = 0, 0.0
+    asked = _Asked(grace_s, lambda: store.renew(clock.unwritten()))
     while True:
         try:
             ledger.apply(executor.poll(POLL_S if ledger.running else 0.0))
@@ -104,29 +129,28 @@ def search(
             ledger.abandon(error)
         ledger.seconds = snapshot.seconds + clock.elapsed()
         over_budget = not chooser and study.budget_s is not None and ledger.seconds >= study.budget_s
-        asked = max(level, interrupt.level, 2 if ledger.fatal else 0)
-        if asked and not level:
-            deadline = time.monotonic() + grace_s
-        level = 2 if asked and time.monotonic() >= deadline else asked
-        if level == 2 and ledger.running:
+        asked.look(2 if ledger.fatal else interrupt.level)
+        if asked.level == 2 and ledger.running:
             executor.stop(ledger.running, now=True)
         assignments = []
-        if not level and not over_budget:
+        if not asked.level and not over_budget:
             ledger.ask()
             assignments = ledger.claim(executor.capacity(), executor.idle())
         turn = ledger.take()
         if not turn.empty:
+            # Before the claims are durable: after a kill in between, nobody could tell whose the files are.
+            empty([claim.run for claim in turn.claims if claim.first], asked.renew)
             store.write(replace(turn, seconds=clock.unwritten()))
             forget(turn.forgotten)
         if assignments:
             executor.start(assignments, workload)
-        if clock.due("renew", RENEW_S) and (told := _stop_level(store.renew(clock.unwritten()))):
-            level, deadline = max(level, told), time.monotonic() + grace_s
+        if clock.due("renew", RENEW_S):
+            asked.renew()
         if clock.due("observe", OBSERVE_S):
             observer(ledger.progress())
-        if not ledger.running and (level or over_budget or ledger.done):
+        if not ledger.running and (asked.level or over_budget or ledger.done):
             break
-    ending = ledger.ending(stopped=level > 0, interrupted=interrupt.level > 0)
+    ending = ledger.ending(stopped=asked.level > 0, interrupted=interrupt.level > 0)
     store.close(*(leave or (ending.state, ending.reason)))
     if isinstance(ledger.fatal, ObjectiveError) and ledger.spoiled:
         # Nothing has run, so nothing is worth keeping, and the name is free for the mended study.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from hpsearch.errors import ExecutorError, UsageError
 from hpsearch.trial import RunKey
 
 DEFAULT_DB = "sqlite:///hpsearch.db"
@@ -18,14 +20,34 @@ def database(db: str | None = None) -> str:
     return db or os.environ.get("HPSEARCH_DB") or DEFAULT_DB
 
 
-def files_folder(db: str, study: str) -> Path:
-    """Where a study's logs and checkpoints go by default: ``STUDY`` in ``HPSEARCH_FILES``, else in ``hpsearch-files``
-    beside an SQLite database, or here.
+def files_folder(db: str, study: str, files: Path | None = None) -> Path:
+    """Where a study's logs and checkpoints go: ``STUDY`` in ``files``, else in ``HPSEARCH_FILES``, else in
+    ``hpsearch-files`` beside an SQLite database, or here.
+
+    Raises:
+        UsageError: as ``study_files`` says.
     """
+    if files is not None:
+        return study_files(files, study)
     if named := os.environ.get("HPSEARCH_FILES"):
         return (Path(named) / study).resolve()
     path = Path(db.removeprefix("sqlite:///")) if db.startswith("sqlite:///") else Path("hpsearch.db")
     return (path.parent / "hpsearch-files" / study).resolve()
+
+
+def study_files(files: Path, study: str) -> Path:
+    """Where a study's files are in the folder that ``--files`` names, which several studies may share.
+
+    Raises:
+        UsageError: a study's runs lie in it directly, as they did before each study had a folder of its own there.
+    """
+    folder = files / study
+    if not folder.is_dir() and any(files.glob("[0-9]*/[0-9]*/checkpoint")):
+        raise UsageError(
+            f"{files} has a study's runs, which are now expected in {folder}",
+            hint=f"move them there (mkdir {folder}; mv {files}/[0-9]* {files}/groups {folder}), or name another folder",
+        )
+    return folder
 
 
 def log_file(files: Path, run: RunKey) -> Path:
@@ -47,6 +69,41 @@ def group_log(line: str) -> str | None:
 def checkpoint_file(files: Path, run: RunKey) -> Path:
     """The weights of a run's best epoch, where they are kept."""
     return files / str(run) / "best.pt"
+
+
+def checkpoint_folder(files: Path, run: RunKey) -> Path:
+    """What training code has as ``run.checkpoint_dir``."""
+    return files / str(run) / "checkpoint"
+
+
+def empty_checkpoints(files: Path, runs: Iterable[RunKey], sure: Callable[[], object]) -> None:
+    """Empty the checkpoint folders of runs that nobody has begun: a study of the same name has left them.
+
+    Args:
+        files: the study's.
+        runs: whose they are.
+        sure: called before anything is removed; raises where the runs are not ours to begin.
+
+    Raises:
+        ExecutorError: a folder cannot be emptied, or is reached by a link that leads elsewhere.
+    """
+    left = [folder for run in runs if _has_something(folder := checkpoint_folder(files, run))]
+    if left:
+        sure()
+    for folder in left:
+        hint = f"remove {folder} by hand: a run would go on from it that is not its own"
+        if not folder.parent.resolve().is_relative_to(files.resolve()):
+            raise ExecutorError(f"{folder.parent} is a link to {folder.parent.resolve()}", hint=hint)
+        try:
+            shutil.rmtree(folder) if folder.is_dir() and not folder.is_symlink() else folder.unlink()
+        except OSError as error:
+            raise ExecutorError(f"{folder} has another study's files: {error.strerror}", hint=hint) from error
+
+
+def _has_something(folder: Path) -> bool:
+    if folder.is_symlink() or not folder.is_dir():
+        return os.path.lexists(folder)
+    return any(folder.iterdir())
 
 
 def forget_checkpoints(files: Path, runs: Iterable[RunKey]) -> None:

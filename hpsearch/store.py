@@ -203,6 +203,8 @@ class Claim:
 
     run: RunKey
     attempt: int
+    #: no attempt of the run was ever claimed: files that lie in its place are of another study
+    first: bool = False
 
 
 @final

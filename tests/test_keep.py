@@ -151,8 +151,8 @@ def test_a_trial_without_weights_and_a_function_say_so(record):
 def test_a_changed_file_is_not_loaded_and_a_lost_one_is_named(record, tmp_path):
     results = hp.load("lines", record)
     key = next(iter(results.best.checkpoints))
-    shutil.copytree(files_folder(record, "lines"), tmp_path / "f")
-    file = checkpoint_file(tmp_path / "f", key)
+    shutil.copytree(files_folder(record, "lines"), tmp_path / "f/lines")
+    file = checkpoint_file(tmp_path / "f/lines", key)
     file.write_bytes(file.read_bytes() + b"x")
     with pytest.raises(ObjectiveError, match="is not the checkpoint that was kept"):
         results.best.model(key.seed, files=tmp_path / "f")

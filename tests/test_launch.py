@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from dataclasses import replace
@@ -246,6 +247,52 @@ def test_an_attempt_by_hand_is_recorded_nowhere(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(hp.StudyError, match="learning_rate: is no hyperparameter"):
         attempt(make(tmp_path), {"learning_rate": 1.0})
     assert {p.name for p in tmp_path.iterdir()} - {"__pycache__"} == {"s.yaml", "train.py"}
+
+
+GOES_ON = """
+def train(run):
+    saved = run.checkpoint_dir / "epoch"
+    start = int(saved.read_text()) if saved.exists() else 0
+    for epoch in range(start, 3):
+        saved.write_text(str(epoch + 1))
+        run.report(epoch, loss=1.0)
+    return float(start)
+"""
+
+
+def test_a_new_study_does_not_go_on_from_the_files_of_another(tmp_path: Path, db: str) -> None:
+    """Of a deleted one of its name, of one in another database, of another one with the same ``files``."""
+    from hpsearch.stores.sql import open_store
+
+    (tmp_path / "train.py").write_text(GOES_ON)
+    files, study = tmp_path / "files", make(tmp_path, seeds=1, n_trials=4)
+    hp.run(study, db=db, on="inline", files=files)
+    open_store(db).delete("s")
+    hp.run(study, db=db, on="inline", files=files)
+    hp.run(study, db=f"{db}.db", on="inline", files=files)
+    hp.run(replace(study, name="t"), db=db, on="inline", files=files)
+    for name, url in (("s", db), ("s", f"{db}.db"), ("t", db)):
+        assert {trial.value for trial in hp.load(name, url).trials} == {0.0}
+    assert {folder.name for folder in files.iterdir()} == {"s", "t"}
+
+
+def test_nor_does_a_paused_task(tmp_path: Path, db: str) -> None:
+    shutil.copy(Path(__file__).parent / "objectives/tasks.py", tmp_path)
+    (tmp_path / "p.yaml").write_text(
+        "name: p\nobjective: tasks.py:Line\nmetric: {val_loss: minimize}\nn_trials: 4\nstrategy: random\n"
+        "search_space: {lr: {log: [1e-3, 1]}}\npruner: successive_halving\n"
+    )
+    study = hp.read_study(tmp_path / "p.yaml")
+    (tmp_path / "calm").mkdir()
+    calm = f"sqlite:///{tmp_path}/calm/r.db"
+    hp.run(study, db=calm, on="inline")
+    for trial in range(4):
+        foreign = tmp_path / f"hpsearch-files/p/{trial}/0/checkpoint/hpsearch.pt"
+        foreign.parent.mkdir(parents=True)
+        foreign.write_text("of another study")
+    hp.run(study, db=db, on="inline")
+    expected, found = ([(t.state, t.value) for t in hp.load("p", url).trials] for url in (calm, db))
+    assert found == expected
 
 
 def test_where_the_record_is_when_nobody_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import hpsearch as hp
+from hpsearch import search as loop
 from hpsearch.errors import ObjectiveError, StoreError, StudyHeldError, UnusableError
 from hpsearch.executors.inline import InlineExecutor
 from hpsearch.objective import ObjectiveAddress, Workload
 from hpsearch.progress import Ending
 from hpsearch.search import search
+from hpsearch.settings import checkpoint_folder, empty_checkpoints
 from hpsearch.store import Command, Holder, Store, StudyRecord, this_process
 from hpsearch.stores.memory import MemoryArchive, MemoryRecord, MemoryStore
 from hpsearch.study import fingerprint, spec_of
-from hpsearch.trial import State
+from hpsearch.trial import RunKey, State
 
 TRAIN = """
 import time
@@ -28,6 +31,14 @@ def train(run):
 def slow(run):
     time.sleep(0.05)
     return run["x"]
+
+def goes_on(run):
+    saved = run.checkpoint_dir / "epoch"
+    start = int(saved.read_text()) if saved.exists() else 0
+    for epoch in range(start, 3):
+        saved.write_text(str(epoch + 1))
+        run.report(epoch, loss=epoch)
+    return float(start)
 
 def broken(run):
     return undefined_name
@@ -59,7 +70,14 @@ def make(folder: Path, name: str = "train", **fields: object) -> hp.Study:
     )
 
 
-def go(study: hp.Study, store: Store, *, interrupt: Interrupt | None = None, observer: object = None) -> Ending:
+def go(
+    study: hp.Study,
+    store: Store,
+    *,
+    interrupt: Interrupt | None = None,
+    observer: object = None,
+    empty: Callable[[Sequence[RunKey], Callable[[], object]], None] = lambda runs, sure: None,
+) -> Ending:
     spec = spec_of(study)
     executor = InlineExecutor(device="cpu")
     try:
@@ -79,6 +97,7 @@ def go(study: hp.Study, store: Store, *, interrupt: Interrupt | None = None, obs
             holder=this_process(),
             interrupt=interrupt or Interrupt(),
             observer=observer or (lambda progress: None),  # type: ignore[arg-type]
+            empty=empty,
         )
     finally:
         executor.close()
@@ -195,3 +214,73 @@ def test_a_database_torn_under_a_running_study_is_an_error_in_words(tmp_path: Pa
         go(make(tmp_path, "slow", n_trials=2000), open_store(url), observer=observer)
     with pytest.raises(StoreError):
         open_archive(url).trials("s")
+
+
+def foreign(folder: Path) -> Path:
+    """What another study has left in the place of the first run."""
+    place = checkpoint_folder(folder / "files", RunKey(0, 0))
+    place.mkdir(parents=True)
+    (place / "epoch").write_text("2")
+    return place
+
+
+def emptier(folder: Path) -> Callable[[Sequence[RunKey], Callable[[], object]], None]:
+    return lambda runs, sure: empty_checkpoints(folder / "files", runs, sure)
+
+
+def test_a_run_does_not_begin_with_the_files_of_another_study(tmp_path: Path, record: MemoryRecord) -> None:
+    foreign(tmp_path)
+    go(make(tmp_path, "goes_on", n_trials=2), MemoryStore(record), empty=emptier(tmp_path))
+    assert [t.value for t in MemoryArchive(record).trials("s")] == [0.0, 0.0]
+
+
+def test_nor_does_one_whose_first_attempt_was_claimed_and_never_begun(
+    tmp_path: Path, record: MemoryRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "OBSERVE_S", 0.0)
+    foreign(tmp_path)
+
+    def killed(progress: object) -> None:
+        raise KeyboardInterrupt
+
+    study = make(tmp_path, "goes_on", n_trials=2)
+    with pytest.raises(KeyboardInterrupt):
+        go(study, MemoryStore(record), observer=killed, empty=emptier(tmp_path))
+    assert [run.attempt for t in MemoryArchive(record).trials("s") for run in t.runs] == [1, 0]
+    go(study, MemoryStore(record), empty=emptier(tmp_path))
+    assert [t.value for t in MemoryArchive(record).trials("s")] == [0.0, 0.0]
+
+
+def test_an_attempt_after_a_loss_goes_on_from_what_its_run_has_saved(tmp_path: Path, record: MemoryRecord) -> None:
+    study = make(tmp_path, "goes_on", n_trials=2)
+    (tmp_path / "train.py").write_text(
+        TRAIN.replace("run.report(epoch, loss=epoch)", "run.report(epoch, loss=epoch); 1 / 0")
+    )
+
+    def killed(runs: Sequence[RunKey], sure: Callable[[], object]) -> None:
+        if RunKey(1, 0) in runs:  # what became of the first is not recorded
+            raise KeyboardInterrupt
+        emptier(tmp_path)(runs, sure)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(study, MemoryStore(record), empty=killed)
+    (tmp_path / "train.py").write_text(TRAIN)
+    go(study, MemoryStore(record), empty=emptier(tmp_path))
+    assert [t.value for t in MemoryArchive(record).trials("s")] == [1.0, 0.0]
+
+
+def test_who_has_lost_the_study_removes_nothing(tmp_path: Path, record: MemoryRecord) -> None:
+    """A coordinator that was frozen, and another has begun its runs."""
+    study, place = make(tmp_path, "goes_on"), foreign(tmp_path)
+    spec = spec_of(study)
+    stored = StudyRecord(name="s", spec=spec, fingerprint=fingerprint(spec), code_hash="0" * 64)
+    elsewhere = Holder(host="another-host", pid=7, boot_id="b", started=1)
+
+    def late(runs: Sequence[RunKey], sure: Callable[[], object]) -> None:
+        record.studies["s"].lease_until = 0.0
+        MemoryStore(record).open(stored, elsewhere, lease_s=60)
+        emptier(tmp_path)(runs, sure)
+
+    with pytest.raises(StudyHeldError):
+        go(study, MemoryStore(record), empty=late)
+    assert (place / "epoch").read_text() == "2"

@@ -36,7 +36,7 @@ def artifacts(
 
     archive = open_archive(common.database)
     name = study_of(archive, study).name
-    folder = files or files_folder(common.database, name)
+    folder = files_folder(common.database, name, files)
     if what == "prune":
         gone = prune(archive, name, folder)
         total = sum(size for _, size in gone)

@@ -20,7 +20,9 @@ def delete(
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="", show_default=False)] = False,
     common: Common = COMMON,
 ) -> int:
-    """Remove a study and all its trials from the database. Its logs and checkpoints stay where they are.
+    """Remove a study and all its trials from the database.
+
+    Its logs and checkpoints stay where they are, until a study of its name begins the same runs there.
 
     Args:
         study: A study's whole name.

@@ -45,7 +45,7 @@ def logs(
     if wanted.trial is None:
         raise UsageError(f"{address!r} names no trial", hint=f"hpsearch logs {address}/0")
     study = study_of(archive, wanted.study).name
-    folder = files or files_folder(url, study)
+    folder = files_folder(url, study, files)
     trial = trial_of(archive, study, wanted.trial)
     runs = list(trial.runs) if wanted.seed is None else [run_of(study, trial, wanted)]
     if follow and len(runs) > 1:

@@ -94,7 +94,8 @@ class How:
         str, Parameter(help="How many runs of a TrainingTask a worker trains together: a number, auto or off.")
     ] = "auto"
     files: Annotated[
-        Path | None, Parameter(help="Where logs and checkpoints go; else in HPSEARCH_FILES, else hpsearch-files.")
+        Path | None,
+        Parameter(help="The folder of STUDY/, its logs and checkpoints; else HPSEARCH_FILES, else hpsearch-files."),
     ] = None
     grace: Annotated[str, Parameter(help="How long the first Ctrl-C lets runs in flight finish.")] = "30s"
     allow_changed_code: Annotated[
