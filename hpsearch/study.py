@@ -54,7 +54,7 @@ class Study:
     n_trials: int | None = None
     #: seconds of wall-clock time, summed over restarts; None: no limit
     budget_s: float | None = None
-    #: seconds that one attempt at a run may take; None: no limit
+    #: seconds that one attempt at a run may take, of a run among others its share of their time; None: no limit
     timeout_s: float | None = None
     #: settings tried first, outside ``n_trials``; they may lie outside the search space
     baselines: tuple[Params, ...] = ()

@@ -87,7 +87,8 @@ class _Worker:
         self._hung_up = False
         #: of those in hand, where they are or were several
         self._log: GroupLog | None = None
-        self._limited = False
+        self._limit: float | None = None
+        self._alone = False
         self._littered = False
 
     def serve(self) -> None:
@@ -115,6 +116,7 @@ class _Worker:
                     send=self._pass_on,
                     stopped=self._stopped,
                     more=partial(self._more, packed, workload),
+                    alone=self._train_alone,
                 )
                 if self._hand:
                     raise RuntimeError("the training ended without a result")
@@ -144,11 +146,25 @@ class _Worker:
         if any(isinstance(report, Finished | PausedReport) for report in mine):
             # Whoever hears of the end finds the log whole.
             self._tidy()
-            self._tell_guard(b"p" if self._hand else b"e")
+            self._alone = False
+            self._tell_guard(self._progress() if self._hand else b"e")
             message["retire"] = self._littered = self._littered or (not self._hand and _littered(self._threads))
-        elif together and self._limited:
-            self._tell_guard(b"p")
+        elif together and self._limit is not None:
+            self._tell_guard(self._progress())
         self._send(message)
+
+    def _train_alone(self) -> None:
+        """The next one trains alone, until it ends."""
+        self._alone = True
+        if len(self._hand) > 1 and self._limit is not None:
+            self._tell_guard(self._progress())
+
+    def _progress(self) -> bytes:
+        return b"p" + json.dumps(self._patience()).encode()
+
+    def _patience(self) -> float | None:
+        """How long the guard hears nothing: of those that train together each has its own time, and all are silent."""
+        return None if self._limit is None else self._limit * (1 if self._alone else len(self._hand))
 
     def _is_mine(self, report: Report) -> bool:
         if isinstance(report, Grouped):
@@ -178,7 +194,7 @@ class _Worker:
 
     def _begin(self, assignments: Sequence[Assignment], workload: Workload) -> None:
         at = time.monotonic()
-        self._limited = workload.timeout_s is not None
+        self._limit = workload.timeout_s
         begun = {assignment.run: assignment.attempt for assignment in assignments}
         if not self._hand:
             self._log = None
@@ -190,7 +206,8 @@ class _Worker:
             log, header = log_file(workload.files, run), f"--- {opening(attempt)} ---\n"
         else:
             log, header = self._log.file, self._log.add(joining)
-        self._tell_guard(json.dumps({"log": str(log), "header": header, "timeout_s": workload.timeout_s}).encode())
+        timeout_s = self._patience()
+        self._tell_guard(json.dumps({"log": str(log), "header": header, "timeout_s": timeout_s}).encode())
         self._send({"is": "begun", "runs": [[*run, attempt] for run, attempt in begun.items()], "at": at})
 
     def _tidy(self) -> None:

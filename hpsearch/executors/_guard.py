@@ -110,8 +110,8 @@ class Guard:
     Args:
         boss: socket of the coordinator; ``k`` means "kill now", its end "all is over".
         control: of the worker, each message answered by ``a``: a JSON object where training begins, or goes on with
-            another log; ``p`` for progress: what was printed is written, and the time that ``timeout_s`` gives begins
-            anew; ``e`` where nothing is trained any more.
+            another log; ``p`` for progress: what was printed is written, and the seconds behind it begin (null: no
+            limit); ``e`` where nothing is trained any more.
         output: reading end of the worker's stdout and stderr, not blocking.
         worker: its process id and that of its group.
     """
@@ -196,7 +196,9 @@ class Guard:
         if message == b"e":
             self._log.close()
             self._training, self._timeout_s, self._timed_out = False, None, False
-        elif message != b"p":
+        elif message.startswith(b"p"):
+            self._timeout_s = json.loads(message[1:])
+        else:
             begin = json.loads(message)
             self._log.open(begin["log"], begin["header"])
             self._training, self._timeout_s = True, begin["timeout_s"]

@@ -34,9 +34,10 @@ class LocalExecutor(Executor):
     """Worker processes, started when there is work for them and no more than there is work for; one may come up ahead.
 
     Every worker has a guard (``_guard.py``), a small process that outlives whatever training code does: it enforces
-    ``timeout_s``, writes what is printed to ``files/<trial>/<seed>[.<repeat>]/log.txt``, or to one log of the runs
-    that train together (at most 10 MB each), and ends everything that the worker has started, also when the
-    coordinator is killed.
+    ``timeout_s`` (K runs in hand may be silent for K times as long: each takes its own time, and the worker ends those
+    that have had it), writes what is printed to ``files/<trial>/<seed>[.<repeat>]/log.txt``, or to one log of the runs
+    that train together (at most 10 MB each), and ends everything that the worker has started, also when the coordinator
+    is killed.
 
     Args:
         workers: how many processes; None: one for each GPU, or one for each CPU core where there is none.

@@ -225,7 +225,6 @@ class Group:
         """A lane for a member; True where the lanes differ in more floats than before."""
         k, fresh = len(self.members), False
         self.members.append(member)
-        member.started = time.monotonic()
         for fold, training in enumerate(self._trainings):
             recipe, floats = member.recipe, member.structures[fold].floats
             lane = Lane(recipe, member.active.seed, Rate(recipe.schedule, recipe.lr, recipe.epochs))
@@ -272,7 +271,7 @@ class Group:
             return self._signed(replace(finished, reason="study", error=worker.study_text(error)), member)
         course.advance()
         limit = self._workload.timeout_s
-        late = limit is not None and time.monotonic() - member.started > limit
+        late = limit is not None and member.seconds > limit  # its share: the rest of the time is the other lanes'
         if late and not (course.pausing or course.ended):
             return self._signed(replace(finished, reason="timeout", error=f"ran longer than {limit:g} s"), member)
         return None

@@ -52,6 +52,7 @@ class Trainer:
         send: Send,
         stopped: Callable[[RunKey], bool],
         more: Callable[[], Sequence[Assignment]],
+        alone: Callable[[], None] = lambda: None,
     ) -> None:
         """Make an attempt at each: epoch reports as they come, and for each in the end one Finished or PausedReport.
 
@@ -61,12 +62,13 @@ class Trainer:
             send: takes the reports of one moment: those of an epoch of a group go together.
             stopped: True when the run is to end at its next report (Finished, cancelled).
             more: runs that have been given meanwhile; asked between epochs, so that they fill lanes that are free.
+            alone: called before a run trains alone, beside those that wait.
         """
         keep_memory()
         hand, self._hand = self._hand, None  # where an exception ends it, it is not gone on with
         if hand is None or hand.workload != workload:
             hand = _Hand(workload, worker.found(self._device))
-        hand.send, hand.stopped, hand.more = send, stopped, more
+        hand.send, hand.stopped, hand.more, hand.alone = send, stopped, more, alone
         hand.train(assignments)
         self._hand = hand
 
@@ -78,6 +80,7 @@ class _Hand:
     send: Send
     stopped: Callable[[RunKey], bool]
     more: Callable[[], Sequence[Assignment]]
+    alone: Callable[[], None]
 
     def __init__(self, workload: Workload, device: str) -> None:
         self.workload, self._device = workload, device
@@ -321,6 +324,7 @@ class _Hand:
             if reason not in self._said:
                 self._said.add(reason)
                 self.send([Grouped(runs=runs, engine="solo", device=self._device, lanes=1, reason=reason)])
+        self.alone()
         worker.execute(
             assignment,
             self.workload,

@@ -61,9 +61,8 @@ class Member:
     remake: Callable[[], object]
     #: what is known of its group from before that was taken apart
     known: Known | None = None
+    #: its share of the group's time
     seconds: float = 0.0
-    #: when it got its lane
-    started: float = 0.0
 
     @property
     def key(self) -> Hashable:

@@ -282,6 +282,22 @@ def test_the_epochs_of_a_group_come_together(wide, tmp_path):
     assert epochs == [(epoch, run) for epoch in range(3) for run in runs]
 
 
+def test_a_groups_time_is_shared_by_its_runs(wide, tmp_path):
+    """The four of them are silent for three seconds, and then train for two."""
+    drive(wide, [assignment(t) for t in range(4)], task("Line", tmp_path, 4))  # a warm worker: its start does not count
+    said = drive(wide, [assignment(t) for t in range(4)], task("Slow", tmp_path, 4, fixed_lanes=True, timeout_s=1.6))
+    assert [(last.state, last.reason) for last in ends(said)] == [(State.COMPLETE, "")] * 4
+    assert all(last.seconds < 1.6 for last in ends(said))
+
+
+def test_a_group_that_hangs_is_ended_when_the_time_of_all_its_runs_is_over(wide, tmp_path):
+    drive(wide, [assignment(t) for t in range(4)], task("Line", tmp_path, 4))  # a warm worker: its start does not count
+    runs = [assignment(t, sick="hangs" if t == 2 else "no") for t in range(4)]
+    found = ends(drive(wide, runs, task("Sick", tmp_path, 4, timeout_s=0.5)))
+    assert {(type(last), last.cause) for last in found} == {(Lost, "timeout")}
+    assert all(2.0 <= last.seconds < 7.0 for last in found)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_worker_killed_with_four_runs_loses_all_of_them_at_once(wide, tmp_path, number):
     runs = [RunKey(t, 0) for t in range(4)]

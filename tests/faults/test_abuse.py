@@ -226,12 +226,21 @@ def _in_company(executor, files, how, timeout_s=None, **params):
 def test_who_takes_its_worker_down_takes_those_that_wait_with_it(wide, clean, tmp_path, how, cause):
     _fine(wide, tmp_path)  # a warm worker: its start does not count
     # The second trains when the first has ended: that one is not lost any more.
-    found = _in_company(wide, tmp_path, how, timeout_s=3.0)
+    found = _in_company(wide, tmp_path, how, timeout_s=1.5)
     assert found[0].state is State.COMPLETE
     assert {type(found[t]) for t in (1, 2, 3)} == {Lost}
     causes = {found[t].cause for t in (1, 2, 3)}
     assert causes == {cause} or (cause == "protocol" and causes == {"signal:9"})  # the guard's socket was hit as well
     assert {other.trial for other in found[2].company} == {1, 3}
+    assert _fine(wide, tmp_path) == clean
+
+
+@pytest.mark.parametrize("how", ["sleeps", "sleeps_later"])
+def test_who_hangs_alone_is_not_given_the_time_of_those_that_wait(wide, clean, tmp_path, how):
+    _fine(wide, tmp_path)
+    found = _in_company(wide, tmp_path, how, timeout_s=TIMEOUT_S)
+    assert {found[t].cause for t in (1, 2, 3)} == {"timeout"}
+    assert TIMEOUT_S <= found[1].seconds < 2.5 * TIMEOUT_S
     assert _fine(wide, tmp_path) == clean
 
 

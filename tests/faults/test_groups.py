@@ -118,7 +118,7 @@ def run(folder: Path, *options: str) -> dict[int, hp.results.Trial]:
     """The trials of the study, run to its end; nothing of it is left over."""
     process = start(folder, *options)
     try:
-        _, errors = process.communicate(timeout=240)
+        _, errors = process.communicate(timeout=400)
     finally:
         process.kill()
     assert process.returncode == 0, errors.decode()
@@ -144,7 +144,7 @@ def test_the_poisonous_run_fails_alone(
     folder: Path, calm: dict[int, hp.results.Trial], poison: str, reason: str
 ) -> None:
     (folder / "poison.txt").write_text(poison)
-    found = run(folder, *(["--set", "timeout=8s"] if "hangs" in poison else []))
+    found = run(folder, *(["--set", "timeout=4s"] if "hangs" in poison else []))
     guilty = found.pop(POISONED)
     assert (guilty.number, guilty.state) == (0, State.FAILED)
     assert guilty.runs[0].reason.startswith(reason)
@@ -163,7 +163,7 @@ def test_a_worker_killed_in_the_middle_costs_an_attempt_of_each_and_no_bit(
     try:
         worker = worker_of(folder, process)
         os.kill(worker, signal.SIGKILL)
-        _, errors = process.communicate(timeout=240)
+        _, errors = process.communicate(timeout=400)
     finally:
         process.kill()
     assert process.returncode == 0, errors.decode()

@@ -77,6 +77,11 @@ def os_exit_0(run):
     os._exit(0)
 
 
+def sleeps_later(run):
+    run.report(0, loss=2.0)
+    time.sleep(1000)
+
+
 def kill_itself(run):
     os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(10)

@@ -36,6 +36,16 @@ class Long(Line):
         return {}
 
 
+class Slow(Line):
+    """A second of validation, for however many train together."""
+
+    epochs = 2
+
+    def metrics(self, output, target):
+        time.sleep(1.0)
+        return {}
+
+
 class Sick(Line):
     """``sick`` in the hyperparameters says what a run's model does to the process that it is made in."""
 

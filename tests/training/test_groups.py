@@ -1,5 +1,6 @@
 """What a worker does with the runs it has in hand: who trains together, and what becomes of each."""
 
+import time
 from array import array
 from itertools import count
 
@@ -268,6 +269,23 @@ def test_a_lane_that_is_too_old_fails_and_younger_ones_go_on(tmp_path):
         last = told.last(run)
         assert (last.state, last.reason) == (State.FAILED, "timeout")
         assert last.last_epoch < 9_000
+        assert 0.3 < last.seconds < 1.0
+
+
+class Napping(MLP):
+    epochs = 3
+
+    def metrics(self, output, target):
+        time.sleep(0.2)
+        return {}
+
+
+def test_a_lanes_time_is_its_share(tmp_path):
+    """Six tenths of a second for all of them, which is one after the other a tenth each."""
+    runs = assignments([{"dropout": 0.1 * k} for k in range(6)])
+    told = together(Napping, tmp_path, runs, timeout_s=0.35)
+    assert {told.last(run).state for run in keys(runs)} == {State.COMPLETE}
+    assert all(told.last(run).seconds < 0.35 for run in keys(runs))
 
 
 class Line(Small):
