@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import final
 
 from hpsearch.archive import Archive
+from hpsearch.declaration import is_task
 from hpsearch.errors import StudyHeldError
-from hpsearch.settings import checkpoint_file
+from hpsearch.objective import ObjectiveAddress
+from hpsearch.settings import checkpoint_file, checkpoint_folder
 from hpsearch.trial import Checkpoint, RunKey
 
 #: below a study's files: ``<trial>/<seed>[.<repeat>]/best.pt``, and what an interrupted write of one has left
 _PATTERNS = ("*/*/best.pt", "*/*/best.pt.part")
+#: what paused runs go on from
+_PAUSED = ("*/*/checkpoint/hpsearch.pt", "*/*/checkpoint/hpsearch.part")
 
 
 @final
@@ -45,9 +49,25 @@ def artifacts(archive: Archive, study: str, files: Path) -> list[Artifact]:
 
 
 def orphans(archive: Archive, study: str, files: Path) -> list[Path]:
-    """Checkpoints below ``files`` that the record does not have: of runs that a kill has cut off from it."""
+    """Checkpoints below ``files`` that the record does not have, of runs that a kill has cut off from it; and what runs
+    were to go on from that have ended.
+    """
     known = {checkpoint_file(files, run) for run in archive.checkpoints(study)}
-    return sorted(file for pattern in _PATTERNS for file in files.glob(pattern) if file not in known)
+    lost = [file for pattern in _PATTERNS for file in files.glob(pattern) if file not in known]
+    return sorted([*lost, *_outlived(archive, study, files)])
+
+
+def _outlived(archive: Archive, study: str, files: Path) -> list[Path]:
+    """Of a TrainingTask's: a plain function, or code that is gone, may have given files of its own this name."""
+    found = [file for pattern in _PAUSED for file in files.glob(pattern)]
+    summary = archive.study(study)
+    source, _, name = str(summary.spec["objective"]).rpartition(":")
+    folder = Path(summary.file).parent if summary.file else Path.cwd()
+    if not found or not is_task(ObjectiveAddress(source=source, name=name, folder=folder)):
+        return []
+    runs = [run for trial in archive.trials(study) for run in trial.runs]
+    waiting = {checkpoint_folder(files, run.key) for run in runs if not run.state.final}
+    return [file for file in found if file.parent not in waiting]
 
 
 def prune(archive: Archive, study: str, files: Path) -> Sequence[tuple[Path, int]]:

@@ -201,7 +201,7 @@ def _launch(
                 observer=place.observer or (lambda progress: None),
                 chooser=chooser,
                 leave=leave,
-                forget=partial(forget_checkpoints, files),
+                forget=partial(forget_checkpoints, files, paused=is_task(study.objective)),
                 empty=partial(empty_checkpoints, files),
             )
     if ending.error:

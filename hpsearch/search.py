@@ -100,7 +100,7 @@ def search(
     observer: Observer = lambda progress: None,
     chooser: Chooser | None = None,
     leave: tuple[str, str] | None = None,
-    forget: Callable[[Sequence[RunKey]], None] = lambda runs: None,
+    forget: Callable[[Sequence[RunKey], Sequence[RunKey]], None] = lambda runs, ended: None,
     empty: Callable[[Sequence[RunKey], Callable[[], object]], None] = lambda runs, sure: None,
 ) -> Ending:
     """Run a study from where its record stands to its end, or to the user's.
@@ -108,7 +108,8 @@ def search(
     Args:
         chooser: where given, nothing is searched: further runs of trials that are final are made, as it says, without
             the budget that the search has.
-        forget: removes the checkpoints of these runs, which the record does not have any more.
+        forget: removes the checkpoints of these runs, which the record does not have any more; and what those others,
+            which have ended, were to go on from.
         empty: removes what lies in the checkpoint folders of these runs, which nobody has begun; before it does, it
             makes sure that the study is still ours.
         leave: the state that the study is left in, and its reason; None: as it ends.
@@ -141,7 +142,7 @@ def search(
             # Before the claims are durable: after a kill in between, nobody could tell whose the files are.
             empty([claim.run for claim in turn.claims if claim.first], asked.renew)
             store.write(replace(turn, seconds=clock.unwritten()))
-            forget(turn.forgotten)
+            forget(turn.forgotten, [report.run for report in turn.finished])
         if assignments:
             executor.start(assignments, workload)
         if clock.due("renew", RENEW_S):

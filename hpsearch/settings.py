@@ -106,8 +106,22 @@ def _has_something(folder: Path) -> bool:
     return any(folder.iterdir())
 
 
-def forget_checkpoints(files: Path, runs: Iterable[RunKey]) -> None:
-    """Remove the checkpoints of these runs, where there are any."""
-    for run in runs:
+def pause_file(files: Path, run: RunKey) -> Path:
+    """What a run of a TrainingTask goes on from when it was paused."""
+    return checkpoint_folder(files, run) / "hpsearch.pt"
+
+
+def forget_checkpoints(files: Path, runs: Iterable[RunKey], ended: Iterable[RunKey], *, paused: bool) -> None:
+    """Remove the checkpoints of these runs, and what those that have ended were to go on from, where there are any.
+
+    Args:
+        files: the study's.
+        runs: whose best weights are not kept.
+        ended: runs that are final.
+        paused: True where they are of a TrainingTask; what a plain function saves is its own, whatever it is called.
+    """
+    gone = [checkpoint_file(files, run) for run in runs]
+    gone += [pause_file(files, run) for run in ended] if paused else []
+    for file in gone:
         with suppress(OSError):  # what cannot be removed now, `hpsearch artifacts prune` finds
-            checkpoint_file(files, run).unlink(missing_ok=True)
+            file.unlink(missing_ok=True)

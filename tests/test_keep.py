@@ -13,10 +13,13 @@ import torch
 import hpsearch as hp
 from hpsearch import search
 from hpsearch.artifacts import artifacts, orphans, prune
+from hpsearch.attempt import record_of
 from hpsearch.errors import NotFoundError, ObjectiveError, StudyError
 from hpsearch.keep import Kept
-from hpsearch.settings import checkpoint_file, files_folder
-from hpsearch.trial import Checkpoint, Direction, Finished, RunKey, State, Trial
+from hpsearch.settings import checkpoint_file, files_folder, pause_file
+from hpsearch.store import Claim, Turn, this_process
+from hpsearch.stores.sql import open_archive, open_store
+from hpsearch.trial import Checkpoint, Direction, Finished, PausedReport, Run, RunKey, State, Trial
 from tests.test_ledger import make
 
 OBJECTIVES = Path(__file__).parent / "objectives"
@@ -181,3 +184,53 @@ def test_keep_zero_keeps_nothing_and_less_is_refused(tmp_path):
     assert list(tmp_path.glob("**/best.pt")) == []
     with pytest.raises(StudyError, match="keep"):
         replace(study(tmp_path), keep=-1)
+
+
+def pruned_study(folder: Path, objective: str) -> hp.Study:
+    (folder / "code.py").write_text(
+        "def train(run):\n"
+        "    for epoch in range(3):\n"
+        "        (run.checkpoint_dir / 'hpsearch.pt').write_text('mine')\n"
+        "        run.report(epoch, val_loss=run['lr'])\n"
+        "    return run['lr']\n"
+    )
+    fields = {"objective": objective, "pruner": "successive_halving", "seeds": 1, "n_trials": 9}
+    return study(folder, **fields)
+
+
+@pytest.mark.parametrize("fuse", ["auto", "off"])
+def test_pruned_runs_leave_nothing_to_go_on_from(tmp_path, fuse):
+    url = f"sqlite:///{tmp_path}/r.db"
+    hp.run(pruned_study(tmp_path, "tasks.py:Line"), db=url, on="inline", fuse=fuse)
+    states = {trial.state for trial in hp.load("lines", url).trials}
+    assert {State.PRUNED, State.COMPLETE} <= states
+    assert list(tmp_path.glob("**/hpsearch.pt")) == []
+
+
+def test_what_a_plain_function_saves_is_its_own_whatever_it_is_called(tmp_path):
+    url = f"sqlite:///{tmp_path}/r.db"
+    hp.run(pruned_study(tmp_path, "code.py:train"), db=url, on="inline")
+    results = hp.load("lines", url)
+    assert State.PRUNED in {trial.state for trial in results.trials}
+    assert len(list(tmp_path.glob("**/hpsearch.pt"))) == len(results.trials)
+    assert orphans(results.archive, "lines", files_folder(url, "lines")) == []
+
+
+def test_paused_runs_keep_what_they_go_on_from_and_it_is_pruned_of_the_others(tmp_path):
+    url, one = f"sqlite:///{tmp_path}/r.db", pruned_study(tmp_path, "tasks.py:Line")
+    files, keys = files_folder(url, "lines"), [RunKey(0, 0), RunKey(1, 0)]
+    store = open_store(url)
+    store.open(record_of(one), this_process(), lease_s=60)
+    trials = [Trial(number=key.trial, params={"lr": 0.1}, runs=(Run(key=key),)) for key in keys]
+    store.write(Turn(trials=trials, claims=[Claim(run=key, attempt=1) for key in keys]))
+    store.write(Turn(pauses=[PausedReport(run=key, attempt=1, epoch=0) for key in keys]))
+    store.write(Turn(finished=[Finished(run=keys[1], attempt=1, state=State.PRUNED, reason="pruned")]))
+    store.close("stopped")
+    for file in (pause_file(files, run) for run in (*keys, RunKey(7, 0))):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"123")
+    assert prune(open_archive(url), "lines", files) == [(pause_file(files, run), 3) for run in (keys[1], RunKey(7, 0))]
+    assert pause_file(files, keys[0]).exists()
+    (tmp_path / "tasks.py").unlink()  # nobody can tell any more whether it is a task
+    pause_file(files, keys[1]).touch()
+    assert orphans(open_archive(url), "lines", files) == []

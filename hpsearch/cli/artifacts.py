@@ -22,8 +22,9 @@ def artifacts(
     """Look after the weights that a study keeps: list, or prune.
 
     list shows the checkpoints of the best trials (keep: 3 in the study file) and of confirm's finalists. prune removes
-    checkpoints that the record does not have, which a kill may leave behind. What a plain function saves in its runs'
-    checkpoint_dir is its own: all of it stays, and is neither listed nor removed.
+    checkpoints that the record does not have, and those that runs which have ended were paused with: a kill may leave
+    them behind. What a plain function saves in its runs' checkpoint_dir is its own: all of it stays, and is neither
+    listed nor removed.
 
     Args:
         what: list or prune.
@@ -63,5 +64,5 @@ def artifacts(
     if not common.quiet:
         say(f"{len(lines)} in {folder}" if lines else f"{name} keeps no checkpoint")
         if lost := len(orphans(archive, name, folder)):
-            say(f"{lost} more that the record does not have: hpsearch artifacts prune {name}")
+            say(f"{lost} more that nobody needs: hpsearch artifacts prune {name}")
     return 0
