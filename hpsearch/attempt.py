@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from hpsearch.errors import Problem, StudyError
+from hpsearch.errors import ObjectiveError, Problem, StudyError
 from hpsearch.executor import Assignment, Executor
 from hpsearch.executors._shares import spread
 from hpsearch.objective import Workload, find, source_hash
@@ -185,7 +185,11 @@ def measure_s(device: str) -> float:
 
 
 def time_alone(study: Study, assignment: Assignment, *, device: str) -> Measured | None:
-    """Time the first epochs of a run, alone in a worker process; None where it does not get so far."""
+    """Time the first epochs of a run, alone in a worker process; None where it does not get so far.
+
+    Raises:
+        ObjectiveError: it failed.
+    """
     started = time.monotonic()
     reports: list[tuple[float, Report]] = []
 
@@ -199,6 +203,7 @@ def time_alone(study: Study, assignment: Assignment, *, device: str) -> Measured
     epochs = [(at, report) for at, report in reports if isinstance(report, EpochReport)]
     whole = last.seconds if isinstance(last, Finished) and last.state is State.COMPLETE else None
     if not reports or (whole is None and not epochs):
+        _say_failed([last] if isinstance(last, Finished) else [], study)
         return None
     return Measured(
         first_s=reports[0][0],
@@ -219,6 +224,9 @@ def time_together(
 
     Returns:
         None where no run reports an epoch.
+
+    Raises:
+        ObjectiveError: none did, since they failed.
     """
     watched = [replace(assignment, until_epoch=WATCHED_EPOCHS) for assignment in assignments]
     # As the executor of ``watch`` does it: workers that have yet to start, and nothing in hand.
@@ -274,7 +282,9 @@ class _Seen:
 
     def measured(self, study: Study) -> Measured | None:
         """What it comes to."""
+        ends = [end for end in self._ended.values() if isinstance(end, Finished)]
         if self._first_s is None:
+            _say_failed(ends, study)
             return None
         groups = self._groups()
         fused = [k for k, group in enumerate(groups) if group.said.engine != "solo"]
@@ -284,7 +294,6 @@ class _Seen:
             groups[k] = replace(groups[k], shared=tag)
         shares = [(g.epoch_s / g.said.lanes, len(g.said.runs), g.worker) for g in groups if g.epoch_s is not None]
         epoch_s = sum(share * n for share, n, _ in shares) / sum(n for _, n, _ in shares) if shares else None
-        ends = [end for end in self._ended.values() if isinstance(end, Finished)]
         whole = [end.seconds for end in ends if end.state is State.COMPLETE]
         failed = [end for end in ends if end.state is State.FAILED]
         return Measured(
@@ -346,6 +355,14 @@ class _Seen:
         first = [run for run in self._told if self._way_of.get(run) == way][: self._ways[way].lanes]
         spans = [b - a for run in first for a, b in pairwise(self._told[run][: WATCHED_EPOCHS - 1])]
         return statistics.median(spans) if spans else None
+
+
+def _say_failed(ends: Sequence[Finished], study: Study) -> None:
+    """Where runs failed, say so, and how the first one did."""
+    failed = [end for end in ends if end.state is State.FAILED]
+    if failed:
+        runs = "the run that was tried failed" if len(failed) == 1 else f"{len(failed)} runs that were tried failed"
+        raise ObjectiveError(f"{runs}: {_gist(failed[0])}; hpsearch try {study.file} shows it whole")
 
 
 def _gist(end: Finished) -> str:

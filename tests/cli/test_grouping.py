@@ -141,6 +141,13 @@ def test_models_that_differ_and_runs_that_come_to_nothing(plan) -> None:
     assert shown[4:] == ["failed    3 runs: ValueError: no such model"]
 
 
+@pytest.mark.parametrize("fuse", ["auto", "off"])
+def test_where_every_run_fails_the_plan_says_how(fresh: Path, hpsearch, fuse) -> None:
+    ended = hpsearch("plan", "fused.yaml", "--device", "cpu", "--set", "search_space.name=broken", "--fuse", fuse)
+    said = " ".join(ended.out.split())
+    assert "tried failed: ValueError: no such model; hpsearch try" in said
+
+
 def test_a_plan_as_data(fresh: Path, hpsearch) -> None:
     changes = ("--set", "baseline={lr: 0.1, hidden: 3, name: plain}", "--set", "seeds=1")
     found = json.loads(hpsearch("plan", "fused.yaml", "--json", "--workers", "1", "--device", "cpu", *changes).out)
