@@ -121,8 +121,7 @@ class Cohorts:
         self._bracket[trial.number], self._levels[trial.number] = bracket, level
         for k in range(level):
             bracket.values[k][trial.number] = self._values(bracket.rungs[k], runs)
-        until = self.until(trial.number)
-        if any(run.state is State.PAUSED and (until is None or come(run) < until) for run in runs):
+        if self.short(trial.number, [run for run in runs if run.state is State.PAUSED]):
             self._rulings.append(Ruling(trial=trial.number, go=True))
         self.settle(trial.number, runs)
 
@@ -153,6 +152,11 @@ class Cohorts:
         if bracket is None or self._levels[trial] >= len(bracket.rungs):
             return None
         return bracket.rungs[self._levels[trial]]
+
+    def short(self, trial: int, runs: Sequence[Run]) -> list[Run]:
+        """Those of a trial's paused runs that have not come to the rung at which they pause next."""
+        until = self.until(trial)
+        return [run for run in runs if until is None or come(run) < until]
 
     def best(self, run: Run) -> tuple[float, int] | None:
         """The metric of a paused run at its best epoch so far, and that epoch: what its worker would have said."""

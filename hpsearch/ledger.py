@@ -137,8 +137,9 @@ class Ledger:
             else:
                 self._lose(report)
         self._crash(crashed)
-        for ruling in self._cohorts.decide():
-            self._rule(ruling)
+        while rulings := self._cohorts.decide():
+            for ruling in rulings:
+                self._rule(ruling)
 
     def abandon(self, error: ExecutorError) -> None:
         """There are no workers any more: their runs wait for the next coordinator, and none is charged for it."""
@@ -300,10 +301,13 @@ class Ledger:
         """The paused runs of a trial go on, or end where they are."""
         paused = [run for run in self._runs_of(ruling.trial) if run.state is State.PAUSED]
         if ruling.go:
+            # One that was let go on before a restart may stand at the next rung already, or all may (``settle``).
+            paused = self._cohorts.short(ruling.trial, paused)
             self._let_go.update(run.key for run in paused)
             self._runs.update({run.key: replace(run, state=State.QUEUED) for run in paused})
             self._backlog.add((run.key for run in paused), first=True)
             self._follow(ruling.trial)
+            self._cohorts.settle(ruling.trial, self._runs_of(ruling.trial))
             return
         if ruling.details:
             subject, batch = str(ruling.trial), self._trials[ruling.trial].batch

@@ -218,6 +218,21 @@ def test_the_workers_their_order_and_kills_change_nothing(pruner: Pruner) -> Non
         assert sorted(prunings) == sorted(d.subject for d in MemoryArchive(calm).decisions("s"))
 
 
+@pytest.mark.parametrize("pruner", PRUNERS.values(), ids=PRUNERS.keys())
+def test_a_seed_at_the_next_rung_waits_there_though_others_were_not_claimed_before_a_kill(
+    pruner: Pruner,
+) -> None:
+    """With one lane, the seeds of a trial that was let go on come to the next rung one after the other."""
+    study = study_of(pruner, seeds=(0, 1, 2), n_trials=9)
+    calm, _ = search(study, lanes=1)
+    for turns in range(20, 75, 5):
+        killed, workers = MemoryRecord(), Workers(falling, 1)
+        for first in (turns, 17, 23):
+            play(study, killed, workers, turns=first)
+        assert play(study, killed, workers).done
+        assert outcome(killed) == outcome(calm)
+
+
 @pytest.mark.parametrize(
     ("seeds", "times"),
     [((0,), 3), pytest.param((0,), 12, marks=pytest.mark.full), pytest.param((3, 1), 12, marks=pytest.mark.full)],
