@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from hpsearch.audit import Facts, Verdict, in_json, same, some
-from hpsearch.cohort import come
+from hpsearch.cohort import come, ruled_out
 from hpsearch.finals import standing, terms_of
 from hpsearch.further import CONFIRMED, DROP, EXTRA, RACE, REVEAL
-from hpsearch.replay import BY_ITSELF, Batch, Rungs, Stop, batches, reached, rungs
+from hpsearch.replay import Batch, Rungs, Stop, batches, reached, rungs
 from hpsearch.store import GROUPED
 from hpsearch.strategy import Decision
 from hpsearch.study import Study, cohort_of
@@ -132,7 +132,7 @@ def _compare_rungs(facts: Facts, trials: Sequence[Trial], found: Rungs, verdict:
             verdict.wrong(number, "decision", told, "; ".join(str(r["reason"]) for r in rows) or "none")
         elif stop is not None:
             _check_stop(trial, stop, verdict)
-            for key in (key for key in stop.ends if furthest.get(key, -1) >= stop.epoch):
+            for key in (key for key, pause in stop.pauses.items() if furthest.get(key, -1) >= pause):
                 what = f"no attempt, also none that was lost, beyond the rung at epoch {stop.epoch}"
                 verdict.wrong(key, "rung", what, f"epoch {furthest[key]}")
         for run in trial.runs:
@@ -147,7 +147,7 @@ def _check_stop(trial: Trial, stop: Stop, verdict: Verdict) -> None:
         if run.key not in stop.ends:
             continue
         value, best = stop.ends[run.key] or (None, None)
-        expected = (State.PRUNED, stop.epoch, value, best, stop.ruling.reason)
+        expected = (State.PRUNED, stop.pauses[run.key], value, best, stop.ruling.reason)
         stored = (run.state, come(run), run.value, run.best_epoch, run.reason)
         if stored != expected:
             verdict.wrong(run.key, "pruning", _ending(*expected), _ending(*stored))
@@ -164,7 +164,7 @@ def _check_course(run: Run, waits: int | None, stop: Stop | None, verdict: Verdi
         gone = run.state is not State.QUEUED or come(run) > waits
         if gone and reached(run, waits, {}):
             verdict.wrong(run.key, "rung", f"waits at epoch {waits} for its cohort", f"{run.state}, {come(run)} epochs")
-    elif run.state is State.PRUNED and run.reason != BY_ITSELF and (stop is None or run.key not in stop.ends):
+    elif ruled_out(run) and (stop is None or run.key not in stop.ends):
         verdict.wrong(run.key, "pruning", "let go on at every rung", f"pruned: {run.reason}")
 
 

@@ -11,6 +11,9 @@ diverged or failed run has the worst value there is, and goes no further; a rung
 counts as reached, whether it was let go on from there or not: the record cannot tell. A complete one is compared at the
 next rung too where it would have been let go on.
 
+A run that reports seldom pauses at its first report from the rung on. Where other rungs lie before that epoch, it waits
+at each of them in turn, and is not trained between.
+
 Where nothing but ``n_trials`` bounds a cohort, ``--extend`` makes it larger: the new trials are compared with all.
 """
 
@@ -28,6 +31,8 @@ from hpsearch.trial import EpochReport, Run, RunKey, State, Trial, score
 
 Values = tuple[float, ...]
 
+#: why a run is pruned that raised ``Pruned`` itself
+BY_ITSELF = "pruned"
 #: how a run ends that takes its trial with it
 BAD = (State.DIVERGED, State.FAILED, State.CANCELLED)
 
@@ -69,13 +74,9 @@ def come(run: Run) -> int:
     return 0 if run.last_epoch is None else run.last_epoch + 1
 
 
-def _level(rungs: Sequence[int], run: Run) -> int:
-    """How many rungs a run has passed, by the record alone."""
-    if run.state.final:
-        return bisect_left(rungs, come(run))
-    passed = bisect_right(rungs, come(run))
-    # A paused run waits at the last of them; one that is on its way again was let go on.
-    return max(passed - 1, 0) if run.state is State.PAUSED else passed
+def ruled_out(run: Run) -> bool:
+    """True for a run that was stopped at a rung, and has not pruned itself."""
+    return run.state is State.PRUNED and run.reason != BY_ITSELF
 
 
 @final
@@ -97,8 +98,8 @@ class Cohorts:
         self._levels: dict[int, int] = {}
         #: of trials that have not ended
         self._curves = {key: dict(curve) for key, curve in curves.items()}
-        #: complete trials that were not let go on from a rung yet: their values at all rungs
-        self._complete: dict[int, list[Values]] = {}
+        #: final trials that were not let go on from a rung yet: their values at all rungs that they came to
+        self._final: dict[int, list[Values]] = {}
         self._ended: set[int] = set()
         self._rulings: list[Ruling] = []
         self._changed = False
@@ -117,7 +118,7 @@ class Cohorts:
         bracket.members += 1
         if not bracket.rungs:
             return
-        level = max(_level(bracket.rungs, run) for run in runs)
+        level = max(self._level(bracket.rungs, run) for run in runs)
         self._bracket[trial.number], self._levels[trial.number] = bracket, level
         for k in range(level):
             bracket.values[k][trial.number] = self._values(bracket.rungs[k], runs)
@@ -215,6 +216,17 @@ class Cohorts:
             place -= bracket.size
         raise AssertionError(f"trial {trial} is in no bracket of its cohort")
 
+    def _level(self, rungs: Sequence[int], run: Run) -> int:
+        """How many rungs a run has passed, by the record alone.
+
+        A pause between two reports may be at several rungs, which are decided in order: once more, where one is open.
+        """
+        if run.state is not State.PAUSED and not ruled_out(run):
+            return (bisect_left if run.state.final else bisect_right)(rungs, come(run))
+        last = max(bisect_right(rungs, come(run)) - 1, 0)
+        earlier = max((epoch + 1 for epoch in self._curves.get(run.key, {}) if epoch + 1 < come(run)), default=0)
+        return min(last, bisect_right(rungs, earlier))
+
     def _arrive(self, trial: int, bracket: _Bracket, runs: Sequence[Run]) -> None:
         bad = [run for run in runs if run.state in BAD]
         if bad:
@@ -230,13 +242,19 @@ class Cohorts:
         if level == len(bracket.rungs):
             self._ended.add(trial)
         elif state is State.COMPLETE:
-            self._complete[trial] = [self._values(rung, runs) for rung in bracket.rungs]
-            self._wait(trial, bracket, self._complete[trial][level])
+            self._final[trial] = [self._values(rung, runs) for rung in bracket.rungs]
+            self._wait(trial, bracket, self._final[trial][level])
         elif state is State.PRUNED:
             # By its own training code, or by a former coordinator: it is in no rung that it did not come to.
             last = bisect_right(bracket.rungs, max(map(come, runs)))
+            values = [self._values(rung, runs) for rung in bracket.rungs[:last]]
+            if last - level > 1 and any(map(ruled_out, runs)):
+                # At which of these rungs it was stopped follows once more.
+                self._final[trial] = values
+                self._wait(trial, bracket, values[level])
+                return
             for k in range(level, last):
-                bracket.values[k][trial] = self._values(bracket.rungs[k], runs)
+                bracket.values[k][trial] = values[k]
             self._leave(trial, bracket, max(level, last))
         else:
             self._fall(trial, bracket, runs)
@@ -296,7 +314,7 @@ class Cohorts:
             self._go_on(trial, bracket)
         for trial in sorted(verdict.stop & waiting):
             self._leave(trial, bracket, k + 1)
-            if self._complete.pop(trial, None) is None:
+            if self._final.pop(trial, None) is None:
                 numbers = [value if math.isfinite(value) else None for value in values[trial]]
                 details = {"epoch": epoch, "values": numbers, "trials": len(values)}
                 self._rulings.append(Ruling(trial=trial, go=False, reason=verdict.reason, details=details))
@@ -304,13 +322,13 @@ class Cohorts:
     def _go_on(self, trial: int, bracket: _Bracket) -> None:
         self._levels[trial] += 1
         level = self._levels[trial]
-        if trial not in self._complete:
+        if trial not in self._final:
             self._rulings.append(Ruling(trial=trial, go=True))
-        elif level < len(bracket.rungs):
-            self._wait(trial, bracket, self._complete[trial][level])
+        elif level < len(self._final[trial]):
+            self._wait(trial, bracket, self._final[trial][level])
         else:
-            del self._complete[trial]
-            self._ended.add(trial)
+            del self._final[trial]
+            self._leave(trial, bracket, level)
 
     def _values(self, rung: int, runs: Sequence[Run]) -> Values:
         return tuple(self._value(run, rung - 1) for run in runs)

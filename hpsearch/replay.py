@@ -7,19 +7,17 @@ decision of a synchronous pruner depends on it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 from hpsearch.ask import history_of, total_of
-from hpsearch.cohort import Cohorts, Ruling, come
+from hpsearch.cohort import BY_ITSELF, Cohorts, Ruling, come
 from hpsearch.space import Params
 from hpsearch.strategy import Decision
 from hpsearch.study import Study
 from hpsearch.trial import Run, RunKey, State, Trial
-
-#: why a run is pruned that raised ``Pruned`` itself
-BY_ITSELF = "pruned"
 
 
 @final
@@ -64,7 +62,9 @@ class Stop:
 
     epoch: int
     ruling: Ruling
-    #: of its runs that had paused there: the value they end with, and its epoch; None: no number was ever reported
+    #: of its runs that had paused there: after how many epochs, at the rung or at the first report after it
+    pauses: Mapping[RunKey, int]
+    #: the value they end with, and its epoch; None: no number was ever reported
     ends: Mapping[RunKey, tuple[float, int] | None]
 
 
@@ -114,8 +114,8 @@ def rungs(study: Study, trials: Sequence[Trial], curves: Mapping[RunKey, Mapping
                 due.append(trial)
                 continue
             paused = [r for r in (_at(run, epoch, curves.get(run.key, {})) for run in trial.runs) if not r.state.final]
-            ends = {run.key: cohorts.best(run) for run in paused}
-            found.stops[ruling.trial] = Stop(epoch=epoch, ruling=ruling, ends=ends)
+            ends, pauses = {run.key: cohorts.best(run) for run in paused}, {run.key: come(run) for run in paused}
+            found.stops[ruling.trial] = Stop(epoch=epoch, ruling=ruling, pauses=pauses, ends=ends)
     return found
 
 
@@ -133,7 +133,10 @@ def reached(run: Run, epoch: int, curve: Mapping[int, float]) -> bool:
 def _at(run: Run, epoch: int | None, curve: Mapping[int, float]) -> Run:
     """A run as it was when it came to a rung: paused, or ended before; queued where it has not come so far."""
     if epoch is not None and reached(run, epoch, curve):
-        return Run(key=run.key, state=State.PAUSED, last_epoch=epoch - 1)
+        # It was reported then, first from the rung on; a report without the metric has left no trace, but the last has.
+        told = min((e for e in curve if e >= epoch - 1), default=math.inf)
+        last = max(come(run), epoch) - 1
+        return Run(key=run.key, state=State.PAUSED, last_epoch=int(min(told, last)))
     return run if run.state.final else Run(key=run.key)
 
 

@@ -258,6 +258,48 @@ def test_runs_that_fail_anywhere_are_ruled_alike_after_a_restart(
         assert records[0] == records[1]
 
 
+class Seldom(Workers):
+    """Reports every so many epochs, a number by seed, and the last one: pauses at the first report after its rung."""
+
+    def __init__(self, every: Callable[[int], int], lanes: int) -> None:
+        super().__init__(falling, lanes)
+        self.every = every
+
+    def _train(self, key: RunKey) -> list[Report]:
+        a, epoch = self.busy[key]
+        every, until = self.every(key.seed), a.until_epoch
+        report = min((epoch // every + 1) * every, EPOCHS)
+        if epoch <= self.raises.get(key, -1) < report:
+            self.raises[key] = epoch  # as far as anyone has heard
+            return super()._train(key)
+        self.busy[key] = (replace(a, until_epoch=None if until is None else max(until, report)), report - 1)
+        said = super()._train(key)
+        if key in self.busy:
+            self.busy[key] = (a, report)
+        return said
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+@pytest.mark.parametrize("every", [lambda seed: 5, lambda seed: 3 - seed, lambda seed: EPOCHS], ids=["5", "3 2", "27"])
+@pytest.mark.parametrize("pruner", PRUNERS.values(), ids=PRUNERS.keys())
+def test_runs_that_report_seldom_wait_at_every_rung_they_have_come_to_whatever_the_kills(
+    pruner: Pruner, every: Callable[[int], int], seeds: tuple[int, ...]
+) -> None:
+    study = study_of(pruner, seeds=seeds, n_trials=20)
+    for chance in map(random.Random, range(3)):
+        keys = [RunKey(number, seed) for number in range(20) for seed in seeds]
+        raises = {key: chance.randrange(EPOCHS) for key in chance.sample(keys, chance.choice([0, 5]))}
+        outcomes = []
+        for kills in (0, 12):
+            record, workers = MemoryRecord(), Seldom(every, 3)
+            workers.raises = dict(raises)
+            for _ in range(kills):
+                play(study, record, workers, turns=chance.randrange(1, 8))
+            assert play(study, record, workers).done
+            outcomes.append(outcome(record))
+        assert outcomes[0] == outcomes[1]
+
+
 def test_a_function_that_saved_nothing_begins_again_and_changes_nothing() -> None:
     study = study_of(halving())
     calm, _ = search(study)

@@ -183,6 +183,37 @@ def test_what_does_not_hold_is_named(folder: Path, what: str) -> None:
         assert breach.expected != breach.found
 
 
+#: reports every fifth epoch and the last; the last alone; one in the middle
+SELDOM = """
+def every(epochs):
+    def train(run):
+        for epoch in range(27):
+            value = (run["x"] - 0.3) ** 2 + run["x"] / (epoch + 1) + 0.001 * run.seed
+            if epoch in epochs:
+                run.report(epoch, loss=value)
+        return value
+    return train
+
+fifth, last, middle = every([4, 9, 14, 19, 24, 26]), every([26]), every([4])
+"""
+
+
+@pytest.mark.parametrize("function", ["fifth", "last", "middle"])
+def test_runs_that_report_seldom_stop_after_a_rung_at_their_next_report(tmp_path: Path, function: str) -> None:
+    (tmp_path / "train.py").write_text(SELDOM)
+    (tmp_path / "study.yaml").write_text(
+        f"name: s\nobjective: train.py:{function}\nmetric: {{loss: minimize}}\nn_trials: 9\nseeds: 2\n"
+        "search_space: {x: {uniform: [0, 1]}}\nstrategy: random\npruner: {successive_halving: {max_epochs: 27}}\n"
+    )
+    hp.run(hp.read_study(tmp_path / "study.yaml"), db=f"sqlite:///{tmp_path}/r.db", on="inline")
+    verdict = check(tmp_path)
+    assert (verdict.breaches, verdict.skipped) == ([], [])
+    assert verdict.rulings == 8
+    # One epoch more is one too many.
+    spoil(tmp_path, f"UPDATE run SET last_epoch = last_epoch + 1 WHERE trial = {PRUNED}")
+    assert {breach.rule for breach in check(tmp_path).breaches} == {"pruning"}
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of a task, whose runs tell every epoch."""
