@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hpsearch.audit import Facts, Verdict, in_json, same, some
-from hpsearch.cohort import come, ruled_out
+from hpsearch.cohort import BAD, come, ruled_out
 from hpsearch.finals import standing, terms_of
 from hpsearch.further import CONFIRMED, DROP, EXTRA, RACE, REVEAL
 from hpsearch.replay import Batch, Rungs, Stop, batches, reached, rungs
@@ -136,7 +136,7 @@ def _compare_rungs(facts: Facts, trials: Sequence[Trial], found: Rungs, verdict:
                 what = f"no attempt, also none that was lost, beyond the rung at epoch {stop.epoch}"
                 verdict.wrong(key, "rung", what, f"epoch {furthest[key]}")
         for run in trial.runs:
-            _check_course(run, found.waiting.get(number), stop, verdict)
+            _check_course(run, found.waiting.get(number), stop, facts.curves.get(run.key, {}), verdict)
     for number in decided:
         verdict.wrong(number, "decision", "a trial that it is about", "none")
 
@@ -158,11 +158,12 @@ def _ending(state: State, epochs: int, value: float | None, best: int | None, re
     return f"{state} after {epochs} epochs{where}{f' ({reason})' if reason else ''}"
 
 
-def _check_course(run: Run, waits: int | None, stop: Stop | None, verdict: Verdict) -> None:
+def _check_course(run: Run, waits: int | None, stop: Stop | None, curve: Mapping[int, float], verdict: Verdict) -> None:
     """It has not gone on from a rung where it was not let go on, and nobody has stopped it where it was."""
     if waits is not None and come(run) >= waits and run.state is not State.PAUSED:
         gone = run.state is not State.QUEUED or come(run) > waits
-        if gone and reached(run, waits, {}):
+        # One that has failed or diverged at the very end of the epoch has not gone on.
+        if gone and reached(run, waits, curve) and not (run.state in BAD and come(run) == waits):
             verdict.wrong(run.key, "rung", f"waits at epoch {waits} for its cohort", f"{run.state}, {come(run)} epochs")
     elif ruled_out(run) and (stop is None or run.key not in stop.ends):
         verdict.wrong(run.key, "pruning", "let go on at every rung", f"pruned: {run.reason}")

@@ -74,6 +74,15 @@ def come(run: Run) -> int:
     return 0 if run.last_epoch is None else run.last_epoch + 1
 
 
+def through(run: Run, told: int) -> int:
+    """How many epochs a run that has ended badly was seen to end; ``told``: as far as its metric tells.
+
+    All that it has reported, with the metric or not; only one that diverged in its last epoch has not ended that.
+    """
+    in_last = run.state is State.DIVERGED and run.reason.endswith(f" at epoch {run.last_epoch}")
+    return told if in_last else max(told, come(run))
+
+
 def ruled_out(run: Run) -> bool:
     """True for a run that was stopped at a rung, and has not pruned itself."""
     return run.state is State.PRUNED and run.reason != BY_ITSELF
@@ -222,7 +231,9 @@ class Cohorts:
         A pause between two reports may be at several rungs, which are decided in order: once more, where one is open.
         """
         if run.state is not State.PAUSED and not ruled_out(run):
-            return (bisect_left if run.state.final else bisect_right)(rungs, come(run))
+            if not run.state.final:
+                return bisect_right(rungs, come(run))
+            return bisect_left(rungs, min(come(run), through(run, self.told(run.key)) + 1))
         last = max(bisect_right(rungs, come(run)) - 1, 0)
         earlier = max((epoch + 1 for epoch in self._curves.get(run.key, {}) if epoch + 1 < come(run)), default=0)
         return min(last, bisect_right(rungs, earlier))
@@ -268,7 +279,7 @@ class Cohorts:
     def _fall(self, trial: int, bracket: _Bracket, runs: Sequence[Run]) -> None:
         """The trial has the worst value at the next rung that it has not reached, and goes no further."""
         level = self._levels[trial]
-        told = max(self.told(run.key) for run in runs if run.state in BAD)
+        told = max(through(run, self.told(run.key)) for run in runs if run.state in BAD)
         last = max(level, bisect_right(bracket.rungs, told))
         for k in range(level, last):
             bracket.values[k][trial] = self._values(bracket.rungs[k], runs)

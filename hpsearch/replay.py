@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from hpsearch.ask import history_of, total_of
-from hpsearch.cohort import BY_ITSELF, Cohorts, Ruling, come
+from hpsearch.cohort import BY_ITSELF, Cohorts, Ruling, come, through
 from hpsearch.space import Params
 from hpsearch.strategy import Decision
 from hpsearch.study import Study
@@ -125,9 +125,10 @@ def reached(run: Run, epoch: int, curve: Mapping[int, float]) -> bool:
         return come(run) >= epoch
     if run.state is State.PRUNED:
         return come(run) >= epoch and (run.reason != BY_ITSELF or come(run) > epoch)
-    # One that went on and failed before its next report has come no further; but at the rung it had told its metric.
-    told = run.state is not State.COMPLETE and epoch - 1 in curve
-    return come(run) > epoch or (come(run) == epoch and told)
+    if run.state is State.COMPLETE:
+        return come(run) > epoch
+    # One that went on and failed before its next report has come no further than the rung.
+    return min(through(run, max(curve, default=-1) + 1), come(run)) >= epoch
 
 
 def _at(run: Run, epoch: int | None, curve: Mapping[int, float]) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import hpsearch as hp
+from hpsearch.cohort import come
 from hpsearch.executor import Assignment
 from hpsearch.ledger import Ledger
 from hpsearch.objective import ObjectiveAddress
@@ -18,10 +20,11 @@ from hpsearch.pruner import Pruner
 from hpsearch.pruners.hyperband import Hyperband
 from hpsearch.pruners.median import Median
 from hpsearch.pruners.successive_halving import SuccessiveHalving
-from hpsearch.store import StudyRecord, this_process
+from hpsearch.replay import rungs
+from hpsearch.store import Snapshot, StudyRecord, this_process
 from hpsearch.stores.memory import MemoryArchive, MemoryRecord, MemoryStore
 from hpsearch.study import fingerprint, spec_of
-from hpsearch.trial import Direction, EpochReport, Finished, Lost, PausedReport, Report, RunKey, State, Trial
+from hpsearch.trial import LARGEST, Direction, EpochReport, Finished, Lost, PausedReport, Report, RunKey, State, Trial
 
 EPOCHS = 27
 SPACE = hp.SearchSpace({"x": hp.Float(0.0, 1.0)})
@@ -91,7 +94,11 @@ class Workers:
         self.busy[key] = (a, epoch)
         if epoch == last and state is not State.COMPLETE:
             del self.busy[key]
-            return [Finished(run=key, attempt=a.attempt, state=state, last_epoch=epoch - 1, reason="nan loss")]
+            if state is State.FAILED:
+                heard = None if epoch - 1 == self.saved.get(key, 0) else epoch - 2
+                return [Finished(run=key, attempt=a.attempt, state=state, last_epoch=heard, reason="exception")]
+            reason = f"nan loss at epoch {epoch - 1}"
+            return [Finished(run=key, attempt=a.attempt, state=state, last_epoch=epoch - 1, reason=reason)]
         said: list[Report] = [EpochReport(run=key, attempt=a.attempt, epoch=epoch - 1, metrics={"loss": value})]
         if epoch == last:
             del self.busy[key]
@@ -104,14 +111,18 @@ class Workers:
         return said
 
 
+def opened(study: hp.Study, record: MemoryRecord) -> tuple[MemoryStore, Snapshot]:
+    spec, store = spec_of(study), MemoryStore(record)
+    stored = StudyRecord(name="s", spec=spec, fingerprint=fingerprint(spec), code_hash="0" * 64)
+    return store, store.open(stored, this_process(), lease_s=60.0, curves="loss")
+
+
 def play(
     study: hp.Study, record: MemoryRecord, workers: Workers, turns: int = 100_000, epochs: int | None = None
 ) -> Ledger:
     """The loop of ``search``, with simulated workers; after so many turns its coordinator is dead, the workers too."""
-    spec = spec_of(study)
-    store = MemoryStore(record)
-    stored = StudyRecord(name="s", spec=spec, fingerprint=fingerprint(spec), code_hash="0" * 64)
-    ledger = Ledger(study, store.open(stored, this_process(), lease_s=60.0, curves="loss"), epochs=epochs)
+    store, snapshot = opened(study, record)
+    ledger = Ledger(study, snapshot, epochs=epochs)
     workers.busy.clear()
     for _ in range(turns):
         ledger.apply(workers.step())
@@ -132,6 +143,21 @@ def outcome(record: MemoryRecord) -> list[tuple[object, ...]]:
         (t.number, t.params, t.state, t.value, [(r.key, r.state, r.value, r.best_epoch, r.last_epoch) for r in t.runs])
         for t in MemoryArchive(record).trials("s")
     ]
+
+
+def check_replay(study: hp.Study, record: MemoryRecord) -> None:
+    """The rungs of a study that is over, walked once more from its record, end in what is recorded."""
+    archive = MemoryArchive(record)
+    trials, curves = archive.trials("s"), opened(study, copy.deepcopy(record))[1].curves
+    found = rungs(study, trials, curves, over=True)
+    decided = {
+        (str(t), s.ruling.reason, str(dict(s.ruling.details))) for t, s in found.stops.items() if s.ruling.details
+    }
+    assert {(d.subject, d.reason, str(dict(d.details))) for d in archive.decisions("s")} == decided
+    for run in (run for trial in trials for run in trial.runs if run.state is State.PRUNED):
+        stop = found.stops[run.key.trial]
+        assert (stop.pauses[run.key], stop.ruling.reason) == (come(run), run.reason)
+        assert stop.ends[run.key] == (None if run.value is None else (run.value, run.best_epoch))
 
 
 def search(study: hp.Study, metric: Metric = falling, lanes: int = 4) -> tuple[MemoryRecord, Workers]:
@@ -237,23 +263,31 @@ def test_a_seed_at_the_next_rung_waits_there_though_others_were_not_claimed_befo
     ("seeds", "times"),
     [((0,), 3), pytest.param((0,), 12, marks=pytest.mark.full), pytest.param((3, 1), 12, marks=pytest.mark.full)],
 )
+@pytest.mark.parametrize("every", [1, 2], ids=["each epoch", "every second epoch"])
 @pytest.mark.parametrize("pruner", PRUNERS.values(), ids=PRUNERS.keys())
 def test_runs_that_fail_anywhere_are_ruled_alike_after_a_restart(
-    pruner: Pruner, seeds: tuple[int, ...], times: int
+    pruner: Pruner, every: int, seeds: tuple[int, ...], times: int
 ) -> None:
-    """Also right after a rung, where nothing but the metric at the rung says that they came to it."""
+    """Also right after a rung, whether the metric was reported there or not."""
+
+    def metric(x: float, seed: int, epoch: int) -> float:
+        return math.nan if epoch % every else falling(x, seed, epoch)
+
     for chance in map(random.Random, range(times)):
         study = study_of(pruner, seeds=seeds, n_trials=40)
         keys = [RunKey(number, seed) for number in range(40) for seed in seeds]
         raises = {key: chance.choice([0, 1, 2, 3, 7, 9, 12]) for key in chance.sample(keys, 12)}
-        ends = {key: (chance.randrange(1, 12), State.DIVERGED) for key in chance.sample(keys, 4)}
+        # A task's runs alone diverge in an epoch of their own, and they report their metric in each.
+        diverge = chance.sample(keys, 4 if every == 1 else 0)
+        ends = {key: (chance.randrange(1, 12), State.DIVERGED) for key in diverge}
         records = []
         for lanes, turns in ((4, []), (30, [chance.randrange(1, 12) for _ in range(12)])):
-            record, workers = MemoryRecord(), Workers(falling, lanes, chance if turns else None)
+            record, workers = MemoryRecord(), Workers(metric, lanes, chance if turns else None)
             workers.raises, workers.ends = raises, ends
             for some in turns:
                 play(study, record, workers, turns=some)
             assert play(study, record, workers).done
+            check_replay(study, record)
             records.append((outcome(record), sorted(d.subject for d in MemoryArchive(record).decisions("s"))))
         assert records[0] == records[1]
 
@@ -267,15 +301,22 @@ class Seldom(Workers):
 
     def _train(self, key: RunKey) -> list[Report]:
         a, epoch = self.busy[key]
-        every, until = self.every(key.seed), a.until_epoch
+        every, until = self.every(key.seed), a.until_epoch or LARGEST
+        if epoch == EPOCHS:  # it had paused at its last report
+            del self.busy[key]
+            value = self.metric(a.params["x"], key.seed, epoch - 1)  # type: ignore[arg-type]
+            return [Finished(run=key, attempt=a.attempt, state=State.COMPLETE, value=value, best_epoch=epoch - 1)]
         report = min((epoch // every + 1) * every, EPOCHS)
         if epoch <= self.raises.get(key, -1) < report:
             self.raises[key] = epoch  # as far as anyone has heard
             return super()._train(key)
-        self.busy[key] = (replace(a, until_epoch=None if until is None else max(until, report)), report - 1)
+        self.busy[key] = (replace(a, until_epoch=max(until, report)), report - 1)
         said = super()._train(key)
         if key in self.busy:
             self.busy[key] = (a, report)
+        elif report == EPOCHS >= until:
+            self.saved[key] = report
+            said[-1] = PausedReport(run=key, attempt=a.attempt, epoch=report - 1)
         return said
 
 
@@ -296,6 +337,7 @@ def test_runs_that_report_seldom_wait_at_every_rung_they_have_come_to_whatever_t
             for _ in range(kills):
                 play(study, record, workers, turns=chance.randrange(1, 8))
             assert play(study, record, workers).done
+            check_replay(study, record)
             outcomes.append(outcome(record))
         assert outcomes[0] == outcomes[1]
 

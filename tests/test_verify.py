@@ -214,6 +214,30 @@ def test_runs_that_report_seldom_stop_after_a_rung_at_their_next_report(tmp_path
     assert {breach.rule for breach in check(tmp_path).breaches} == {"pruning"}
 
 
+FAILING = """
+def train(run):
+    for epoch in range(8):
+        if epoch == 2 and 0.1 < run["x"] < 0.2:
+            raise ValueError("right after the second rung, whose epoch has no loss")
+        value = (run["x"] - 0.4) ** 2 + run["x"] / (epoch + 1)
+        run.report(epoch, **({"other": 1.0} if epoch % 2 else {"loss": value}))
+    return value
+"""
+
+
+def test_a_run_has_come_to_a_rung_without_its_metric_there_and_failed_just_after(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(FAILING)
+    (tmp_path / "study.yaml").write_text(
+        "name: s\nobjective: train.py:train\nmetric: {loss: minimize}\nn_trials: 16\nstrategy: random\n"
+        "search_space: {x: {uniform: [0, 1]}}\npruner: {successive_halving: {max_epochs: 8, eta: 2}}\n"
+    )
+    hp.run(hp.read_study(tmp_path / "study.yaml"), db=f"sqlite:///{tmp_path}/r.db", on="inline")
+    failed = [t for t in hp.load("s", f"sqlite:///{tmp_path}/r.db").trials if t.state is State.FAILED]
+    assert {trial.runs[0].last_epoch for trial in failed} == {1}
+    verdict = check(tmp_path)
+    assert (verdict.breaches, verdict.skipped) == ([], [])
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of a task, whose runs tell every epoch."""
