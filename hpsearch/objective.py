@@ -101,10 +101,10 @@ class ActiveRun(ABC):
 
     @abstractmethod
     def report(self, epoch: int, **metrics: float) -> None:
-        """Say the metrics of an epoch (from 0, increasing).
+        """Say the metrics of an epoch (from 0, increasing). Where the study's is not finite at a rung, it has diverged.
 
         Raises:
-            Stopped: when the run is to end here (pruned, paused, cancelled); let it pass.
+            Stopped: when the run is to end here (pruned, paused, diverged, cancelled); let it pass.
         """
 
 

@@ -238,6 +238,40 @@ def test_a_run_has_come_to_a_rung_without_its_metric_there_and_failed_just_after
     assert (verdict.breaches, verdict.skipped) == ([], [])
 
 
+BLOWING = """
+import math
+
+def train(run):
+    for epoch in range(9):
+        good = run["x"] < 0.4
+        value = math.nan if good and epoch + 1 >= run["after"] else -1.0 if good else run["x"] + 1 / (epoch + 1)
+        if (epoch + 1) % run["every"] == 0:
+            run.report(epoch, loss=value)
+    return value
+"""
+
+
+@pytest.mark.parametrize(("after", "every"), [(1, 1), (2, 1), (3, 1), (2, 2), (3, 4)])
+def test_a_trial_that_is_no_number_at_a_rung_goes_no_further(tmp_path: Path, after: int, every: int) -> None:
+    (tmp_path / "train.py").write_text(BLOWING)
+    (tmp_path / "study.yaml").write_text(
+        "name: s\nobjective: train.py:train\nmetric: {loss: minimize}\nn_trials: 9\nstrategy: random\nseeds: 2\n"
+        f"search_space: {{x: {{uniform: [0, 1]}}, after: {after}, every: {every}}}\n"
+        "pruner: {successive_halving: {max_epochs: 9}}\n"
+    )
+    hp.run(hp.read_study(tmp_path / "study.yaml"), db=f"sqlite:///{tmp_path}/r.db", on="inline")
+    trials = hp.load("s", f"sqlite:///{tmp_path}/r.db").trials
+    good = [t.state for t in trials if t.params["x"] < 0.4]  # type: ignore[operator]
+    if after <= every:  # already at the first rung
+        assert set(good) == {State.DIVERGED}
+        assert [t.state for t in trials].count(State.COMPLETE) == 1
+    else:
+        assert good.count(State.DIVERGED) == 3
+        assert set(good) <= {State.DIVERGED, State.PRUNED}
+    verdict = check(tmp_path)
+    assert (verdict.breaches, verdict.skipped) == ([], [])
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of a task, whose runs tell every epoch."""

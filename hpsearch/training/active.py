@@ -47,6 +47,8 @@ class LiveRun(ActiveRun):
         self.data = ""
         #: why the run is to end; kept, since training code may swallow what ``report`` raises
         self.ending: Stopped | None = None
+        #: ``nan val_loss at epoch 4`` where its metric at a rung was no number
+        self.diverged = ""
         self._metric, self._direction = workload.metric, Direction(workload.direction)
         self._send, self._stopped = send, stopped
         # A lost worker may have saved more than anyone has heard of; the rungs are decided from what was heard.
@@ -65,6 +67,7 @@ class LiveRun(ActiveRun):
         self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         self.last_epoch = self.best = self.ending = None
         self.sealed.clear()
+        self.diverged = ""
         self._inherits = self._skipped = False
 
     def _beyond(self, epoch: int) -> bool:
@@ -77,9 +80,14 @@ class LiveRun(ActiveRun):
         if self._inherits and self.last_epoch is None and isinstance(epoch, int) and self._beyond(epoch):
             self._skipped, self.ending = True, Stopped()
             raise self.ending
-        self.tell(epoch, _metrics(metrics))
+        numbers = _metrics(metrics)
+        self.tell(epoch, numbers)
         if self.until_epoch is not None and epoch + 1 >= self.until_epoch:
-            self.ending = Paused()
+            value = numbers.get(self._metric, 0.0)
+            if not math.isfinite(value):
+                # Paused, it would be compared by the last number before, and go on for ever.
+                self.diverged = f"{'nan' if math.isnan(value) else 'inf'} {self._metric} at epoch {epoch}"
+            self.ending = Stopped() if self.diverged else Paused()
             raise self.ending
 
     def tell(

@@ -215,7 +215,9 @@ def _is_meant(active: LiveRun, ending: Stopped) -> bool:
 
 
 def of_ending(finished: Finished, active: LiveRun, ending: Stopped) -> Finished | PausedReport:
-    """Paused, pruned or cancelled."""
+    """Paused, diverged, pruned or cancelled."""
+    if active.diverged:
+        return replace(finished, state=State.DIVERGED, reason=active.diverged)
     if isinstance(ending, Paused) and active.last_epoch is not None:
         return PausedReport(run=active.key, attempt=active.attempt, epoch=active.last_epoch)
     if isinstance(ending, Pruned):

@@ -233,6 +233,28 @@ def test_a_function_is_paused_at_its_epoch(tmp_path, source):
     assert len(epochs) == 4
 
 
+@pytest.mark.parametrize("ending", ["raise", "return"])
+@pytest.mark.parametrize(("value", "until", "reason"), [
+    ("nan", 4, "nan val_loss at epoch 3"), ("-inf", 4, "inf val_loss at epoch 3"),
+    ("nan", 5, None), ("nan", None, None),
+])  # fmt: skip
+def test_a_function_whose_metric_is_no_number_where_it_is_to_pause_has_diverged(tmp_path, value, until, reason, ending):
+    source = body(
+        "for epoch in range(10):",
+        f"    try: run.report(epoch, val_loss=float('{value}') if epoch == 3 else epoch)",
+        f"    except BaseException: {'raise' if ending == 'raise' else 'return 9'}",
+        "return 9",
+    )
+    *epochs, last = attempt(tmp_path, source, until_epoch=until)
+    if reason:
+        assert (last.state, last.reason, last.value, last.last_epoch) == (State.DIVERGED, reason, None, 3)
+        assert len(epochs) == 4
+    elif until:
+        assert is_pause(last, 4)
+    else:
+        assert (last.state, last.last_epoch) == (State.COMPLETE, 9)
+
+
 @pytest.mark.parametrize("reported", [True, False])
 @pytest.mark.parametrize("signal", ["Paused", "Stopped"])
 def test_a_stop_that_nobody_asked_for_is_an_exception(tmp_path, signal, reported):
