@@ -16,13 +16,13 @@ from hpsearch.cohort import BAD, come, ruled_out
 from hpsearch.finals import standing, terms_of
 from hpsearch.further import CONFIRMED, DROP, EXTRA, RACE, REVEAL
 from hpsearch.replay import Batch, Rungs, Stop, batches, reached, rungs
-from hpsearch.store import GROUPED
+from hpsearch.store import EXTENDED, GROUPED
 from hpsearch.strategy import Decision
 from hpsearch.study import Study, cohort_of
 from hpsearch.trial import Direction, Environment, Run, RunKey, Stage, State, Trial
 
 #: kinds of decisions that no batch of a strategy takes
-ELSEWHERE = frozenset(["prune", GROUPED, RACE, DROP, CONFIRMED, REVEAL, EXTRA])
+ELSEWHERE = frozenset(["prune", GROUPED, EXTENDED, RACE, DROP, CONFIRMED, REVEAL, EXTRA])
 #: packages whose version may change a suggestion's last digits
 PACKAGES = ("hpsearch", "numpy", "scipy", "optuna")
 #: of the numbers of a race
@@ -102,8 +102,9 @@ def check_rungs(facts: Facts, study: Study, verdict: Verdict, *, changed: bool) 
     ours = Verdict(study=facts.name)
     _compare_rungs(facts, trials, found, ours)
     verdict.rulings = ours.rulings
-    if ours.breaches and facts.starts > 1 and _may_have_grown(study, chosen):
-        verdict.skipped.append(f"decisions at rungs that differ: n_trials may have been {study.n_trials} later only")
+    grown = [decision.reason for decision in facts.decisions if decision.kind == EXTENDED]
+    if ours.breaches and grown and _may_have_grown(study, chosen):
+        verdict.skipped.append(f"decisions at rungs that differ: n_trials became {'; then '.join(grown)}")
         return
     verdict.breaches += ours.breaches
 

@@ -22,6 +22,8 @@ from hpsearch.trial import LARGEST, LONGEST_NAME, EpochReport, Finished, Lost, P
 
 #: the kind of decisions that say how runs were trained
 GROUPED = "grouped"
+#: the kind of decisions that say that a study has another ``n_trials`` from then on
+EXTENDED = "extended"
 
 
 @final
@@ -158,6 +160,14 @@ def refuse_changed(stored: StudyRecord, given: StudyRecord, *, allow_changed: bo
             f"(sha256 {stored.code_hash[:12]} -> {given.code_hash[:12]})",
             hint="--allow-changed-code mixes results of both; another name keeps them apart",
         )
+
+
+def extension(stored: StudyRecord, given: StudyRecord) -> list[Decision]:
+    """What ``open`` leaves in the record where ``n_trials`` is another: cohorts may be larger from then on."""
+    old, new = (record.spec.get("n_trials") for record in (stored, given))
+    if old == new:
+        return []
+    return [Decision(kind=EXTENDED, subject="n_trials", reason=f"{new}, was {old}", details={"old": old, "new": new})]
 
 
 def held(study: str, holder: Holder, seconds: float) -> StudyHeldError:

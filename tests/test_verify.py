@@ -183,6 +183,28 @@ def test_what_does_not_hold_is_named(folder: Path, what: str) -> None:
         assert breach.expected != breach.found
 
 
+@pytest.mark.parametrize("extended", [False, True])
+def test_what_differs_at_rungs_is_excused_only_where_the_study_was_extended(tmp_path: Path, extended: bool) -> None:
+    """All trials of the study are one cohort: with more of them, others would have gone on."""
+    (tmp_path / "train.py").write_text(TRAIN)
+    file, text = tmp_path / "study.yaml", STUDY.replace("{coarse_to_fine: {trials_per_round: 6}}", "random")
+    for n_trials in (12, 18 if extended else 12):
+        file.write_text(text.replace("n_trials: 18", f"n_trials: {n_trials}"))
+        hp.run(hp.read_study(file), db=f"sqlite:///{tmp_path}/r.db", on="inline", extend=True)
+    facts = facts_of(tmp_path)
+    assert facts.starts == 2
+    if extended:
+        assert check(tmp_path).breaches == []
+    spoil(tmp_path, *SPOILED["decision, from another metric"])
+    verdict = check(tmp_path)
+    if extended:
+        assert verdict.breaches == []
+        assert "decisions at rungs that differ: n_trials became 18, was 12" in verdict.skipped
+    else:
+        assert {breach.rule for breach in verdict.breaches} >= {"decision"}
+        assert verdict.skipped == []
+
+
 #: reports every fifth epoch and the last; the last alone; one in the middle
 SELDOM = """
 def every(epochs):

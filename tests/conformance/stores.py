@@ -134,6 +134,10 @@ class StoreConformance:
         assert doors.store().open(longer, this_process(), lease_s=LONG_S).existed
         summary = doors.archive().study("digits")
         assert (summary.spec["n_trials"], summary.text, summary.file) == (9, "n_trials: 9", "/b.yaml")
+        # That there were fewer is not forgotten: how large a cohort was follows from it.
+        (extended,) = doors.archive().decisions("digits")
+        assert (extended.kind, extended.subject, extended.reason) == ("extended", "n_trials", "9, was 4")
+        assert extended.details == {"old": 4, "new": 9}
 
     def test_changed_code_is_refused_unless_allowed(self, doors):
         begun(doors).close("stopped")

@@ -20,6 +20,7 @@ from hpsearch.store import (
     StudyRecord,
     Turn,
     clean,
+    extension,
     held,
     refuse_changed,
     refuse_unfit,
@@ -58,6 +59,7 @@ class MemoryStore(Store):
             refuse_changed(mine.record, study, allow_changed=allow_changed)
             if mine.holder is not None and mine.holder != holder and mine.live:
                 raise held(study.name, mine.holder, mine.left)
+            mine.decisions += extension(mine.record, study)
         self._record.studies[study.name] = mine
         left = ("interrupted", "") if mine.state == "running" else (mine.state, mine.reason)
         mine.record, mine.holder, mine.epoch, mine.commands = study, holder, mine.epoch + 1, []

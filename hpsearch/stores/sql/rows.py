@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -128,6 +128,22 @@ def _outline(state: str, runs: int, unfinished: Sequence[tuple[str, int, int]]) 
         attempts=sum(attempt for _, attempt, _ in unfinished),
         epochs=sum(epoch for _, _, epoch in unfinished),
     )
+
+
+def decision_rows(study: int, decisions: Iterable[Decision], at: float) -> list[dict[str, Any]]:
+    """Rows of ``table.decision``; ``at``: seconds since 1970."""
+    return [
+        {
+            "study": study,
+            "kind": clean(decision.kind),
+            "subject": clean(decision.subject),
+            "reason": clean(decision.reason),
+            "details": dumps(dict(decision.details)),
+            "batch": decision.batch,
+            "created": at,
+        }
+        for decision in decisions
+    ]
 
 
 def load_decisions(connection: Connection, study: int, kind: str | None = None, *, after: int = 0) -> list[Decision]:

@@ -17,7 +17,16 @@ from hpsearch.errors import StoreError
 from hpsearch.store import Turn, clean
 from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import insert_many, insert_new
-from hpsearch.stores.sql.rows import CHECKPOINT, chunks, dumps, environment_row, finite, key_of, norms_text
+from hpsearch.stores.sql.rows import (
+    CHECKPOINT,
+    chunks,
+    decision_rows,
+    dumps,
+    environment_row,
+    finite,
+    key_of,
+    norms_text,
+)
 from hpsearch.trial import EpochReport, Finished, PausedReport, Run, RunKey, State, Trial
 
 #: metrics of the test set: sealed, wherever they come from
@@ -194,19 +203,7 @@ class TurnWriter:
         return {**key, "place": place, "stage": str(run.stage), "state": "queued", **blank}
 
     def _insert_decisions(self, connection: Connection, turn: Turn, at: float) -> None:
-        rows = [
-            {
-                "study": self.study,
-                "kind": clean(decision.kind),
-                "subject": clean(decision.subject),
-                "reason": clean(decision.reason),
-                "details": dumps(dict(decision.details)),
-                "batch": decision.batch,
-                "created": at,
-            }
-            for decision in turn.decisions
-        ]
-        if rows:
+        if rows := decision_rows(self.study, turn.decisions, at):
             connection.execute(insert(t.decision), rows)
 
     def _insert_metrics(self, connection: Connection, turn: Turn) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar, final
@@ -21,6 +22,7 @@ from hpsearch.store import (
     StudyRecord,
     Turn,
     clean,
+    extension,
     held,
     refuse_changed,
     refuse_unfit,
@@ -29,6 +31,7 @@ from hpsearch.stores.sql import tables as t
 from hpsearch.stores.sql.engine import in_words, insert_new, now, refuse_damaged, unhurried
 from hpsearch.stores.sql.postgres import Patience
 from hpsearch.stores.sql.rows import (
+    decision_rows,
     dumps,
     first_told,
     holder_columns,
@@ -105,6 +108,8 @@ class SqlStore(Store):
             nonlocal left
             if row.state != "running":  # it is, where the answer to an earlier try was lost
                 left = (row.state, row.reason)
+            if rows := decision_rows(row.id, extension(record_of(row), study), time.time()):
+                connection.execute(insert(t.decision), rows)
             columns = _loose(study) | holder_columns(holder)
             connection.execute(
                 update(t.study)
