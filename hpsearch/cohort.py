@@ -37,6 +37,18 @@ BY_ITSELF = "pruned"
 BAD = (State.DIVERGED, State.FAILED, State.CANCELLED)
 
 
+def unheard(trials: Sequence[Trial], spec: Mapping[str, Any]) -> str:
+    """Why a pruner has stopped all that were chosen, where no run had told the metric yet; empty where one had."""
+    chosen = [trial for trial in trials if not trial.baseline]
+    if not chosen or any(t.state is not State.PRUNED or t.value is not None for t in chosen):
+        return ""
+    stopped = [come(run) for trial in chosen for run in trial.search_runs if ruled_out(run)]
+    option = next((name for name in ("min_epochs", "warmup_epochs") if name in (spec.get("pruner") or {})), "")
+    if not stopped or not option:
+        return ""
+    return f"no run had reported {spec['metric']} by epoch {max(stopped)}, so all were pruned: raise {option}"
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Ruling:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import final
 
+from hpsearch.cohort import unheard
 from hpsearch.confirm import Confirmation, confirmation
 from hpsearch.figures import lr_curve, subject
 from hpsearch.figures.subject import Subject
@@ -39,7 +40,7 @@ def verdict_of(results: Results) -> list[Sentence]:
     if not seen.trials:
         return [Sentence(text="Nothing has run yet.", kind="warning", way_out=f"hpsearch resume {seen.study}")]
     if best is None:
-        return list(_without_best(seen))
+        return list(_without_best(seen, unheard(results.trials, results.study.spec)))
     said = [_best_sentence(seen, best)]
     others = [t for t in seen.ended if t.state is State.COMPLETE and t.value is not None and t is not best]
     if others and all(t.value == best.value for t in others):
@@ -61,7 +62,7 @@ def verdict_of(results: Results) -> list[Sentence]:
     return said + list(_losses(seen))
 
 
-def _without_best(seen: Subject) -> Iterator[Sentence]:
+def _without_best(seen: Subject, early: str) -> Iterator[Sentence]:
     ended = len(seen.ended)
     diverged = sum(t.state is State.DIVERGED for t in seen.trials)
     if not ended:
@@ -74,6 +75,8 @@ def _without_best(seen: Subject) -> Iterator[Sentence]:
         if p is not None and not isinstance(p, Categorical) and getattr(p, "log", False):
             way = f"{name}: {{log: [{p.low / 1000:.3g}, {p.low:.3g}]}}"
         yield Sentence(text=text, kind="warning", way_out=way)
+    elif early:
+        yield Sentence(text=f"There is no result: {early}.", kind="warning")
     else:
         those = "The one trial that ended is not" if ended == 1 else f"None of the {ended} trials that ended is"
         yield Sentence(

@@ -28,6 +28,11 @@ def diverged(run):
     return math.nan
 def failing(run):
     raise ValueError("<script>alert(1)</script></script>")
+
+def late(run):
+    for epoch in range(4):
+        run.report(epoch, **({"loss": run["x"]} if epoch == 3 else {"other": 1.0}))
+    return run["x"]
 """
 EVIL = "</script><script>alert(1)</script>"
 
@@ -144,6 +149,13 @@ def test_every_run_failed(study) -> None:
     assert "None of the 3 trials that ended is complete" in said(results)
     assert "Most failed runs ended with: exception" in said(results)
     assert "alert(1)</script>" not in page(results).replace(EVIL, "")
+
+
+def test_every_run_was_pruned_before_it_told_its_metric(study) -> None:
+    results = study("late", pruner={"median": {"max_epochs": 4, "warmup_epochs": 2}})
+    words = "no run had reported loss by epoch 2, so all were pruned: raise warmup_epochs"
+    assert said(results) == f"There is no result: {words}."
+    assert words in page(results)
 
 
 def test_a_single_trial(study) -> None:

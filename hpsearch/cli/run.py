@@ -17,6 +17,7 @@ from hpsearch.cli.plan import overrides
 from hpsearch.cli.settings import COMMON, Common, device, fusing, workers
 from hpsearch.cli.terminal import ask, duration, interactive, number, out, out_json, params_text, say
 from hpsearch.errors import ExecutorError, UsageError
+from hpsearch.trial import State
 
 if TYPE_CHECKING:
     from hpsearch.executors.ray import ClusterOptions
@@ -220,7 +221,7 @@ def start(
     with _beside(url, dashboard), redirect_stdout(sys.stderr), display(quiet) as watcher:
         outcome = launch.run(study, db=url, observer=watcher, tell=watcher.tell, signals=True, extend=extend, **options)
     if not common.quiet:
-        _summary(outcome)
+        _summary(outcome, _unheard(study, url, outcome))
     if common.json:
         out_json(shapes.outcome(outcome.study, outcome.state, outcome.reason, outcome.progress))
     else:
@@ -265,7 +266,19 @@ def _redacted(url: str) -> str:
     return redacted(parse(url))
 
 
-def _summary(outcome: Outcome) -> None:
+def _unheard(study: Study, url: str, outcome: Outcome) -> str:
+    """Why its pruner has left nothing, where that is known."""
+    from hpsearch.cohort import unheard
+    from hpsearch.stores.sql import open_archive
+    from hpsearch.study import spec_of
+
+    counts = outcome.progress.counts
+    if not counts.get(State.PRUNED) or sum(counts.values()) - counts[State.PRUNED] > len(study.baselines):
+        return ""
+    return unheard(open_archive(url).trials(study.name), spec_of(study))
+
+
+def _summary(outcome: Outcome, note: str) -> None:
     progress = outcome.progress
     counts = ", ".join(f"{count} {state}" for state, count in progress.counts.items())
     mark = "✓" if outcome.state == "complete" and progress.best else "✗"
@@ -280,6 +293,8 @@ def _summary(outcome: Outcome) -> None:
         baseline = ", the baseline" if best.baseline else ""
         say(f"best #{best.number}  {progress.metric} {number(best.value)}{spread} ({n} seed{'s' * (n > 1)}){baseline}")
         say(f"  {params_text(best.params)}")
+    if note:
+        say(textwrap.fill(f"note: {note}", 80, subsequent_indent="  "), style="yellow")
     if outcome.state == "complete":
         say(f"next: hpsearch {'show' if progress.best else 'status'} {outcome.study}")
     else:

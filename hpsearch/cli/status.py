@@ -13,6 +13,7 @@ from hpsearch.archive import Archive, StudySummary
 from hpsearch.cli.list import counts_text, list_, trials_text
 from hpsearch.cli.settings import COMMON, Common
 from hpsearch.cli.terminal import ago, clip, duration, number, out, out_json, say, width
+from hpsearch.cohort import unheard
 from hpsearch.trial import Run, State
 
 #: seconds between two looks
@@ -69,7 +70,8 @@ def _print(archive: Archive, study: StudySummary, *, json: bool, short: bool) ->
         )
         out(clip(line, width()))
         return
-    running = [run for trial in archive.trials(study.name) for run in trial.runs if run.state is State.RUNNING]
+    trials = archive.trials(study.name)
+    running = [run for trial in trials for run in trial.runs if run.state is State.RUNNING]
     lines = {
         "study": study.name,
         "state": f"{study.state}, {study.reason}" if study.reason else study.state,
@@ -78,6 +80,7 @@ def _print(archive: Archive, study: StudySummary, *, json: bool, short: bool) ->
         "best": best,
         "time": f"{duration(study.seconds)}, changed {ago(time.time() - study.updated)}",
         "running": _running(running),
+        "note": unheard(trials, study.spec),
         "refused": f"{study.fenced} late reports" if study.fenced else "",
     }
     for name, text in lines.items():

@@ -43,6 +43,30 @@ def test_run_writes_lines_where_there_is_no_terminal(fresh: Path) -> None:
     assert "\x1b" not in ended.err
 
 
+LATE = """
+def train(run):
+    for epoch in range(8):
+        run.report(epoch, other=1.0, **({"loss": run["x"]} if epoch >= 3 else {}))
+    return run["x"]
+"""
+
+
+def test_a_metric_that_comes_after_the_first_rung_is_named_where_all_are_pruned(fresh: Path, hpsearch) -> None:
+    (fresh / "late.py").write_text(LATE)
+    (fresh / "late.yaml").write_text(
+        "name: late\nobjective: late.py:train\nmetric: {loss: minimize}\nn_trials: 6\nstrategy: random\n"
+        "search_space: {x: {uniform: [0, 1]}}\npruner: {successive_halving: {max_epochs: 8, eta: 2}}\n"
+    )
+    words = "no run had reported loss by epoch 1, so all were pruned: raise min_epochs"
+    ended = hpsearch("run", "late.yaml", "--on", "inline", "--set", "baseline=false")
+    assert f"note: {words}" in " ".join(ended.err.split())
+    assert f"note     {words}\n" in hpsearch("status", "late").out
+    later = hpsearch("run", "late.yaml", "--on", "inline", "--name", "later", "--set", "pruner.successive_halving.min_epochs=4")
+    assert later.code == 0
+    assert "note" not in later.err
+    assert "note" not in hpsearch("status", "later").out
+
+
 def test_run_again_changes_nothing_and_json_is_one_object(fresh: Path, hpsearch) -> None:
     first = hpsearch("run", "other.yaml", "--on", "inline", "--json", "-q")
     assert first.code == 0
