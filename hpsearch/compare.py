@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, final
 
@@ -16,6 +16,11 @@ from hpsearch import gain
 from hpsearch.archive import Curve, StudySummary
 from hpsearch.trial import Direction, Run, Stage, State, Trial, best_trials
 from hpsearch.verdict import Paired, pairs
+
+#: of trials whose values are not compared, in words
+_FATES = {State.PRUNED: "was pruned", State.FAILED: "has failed", State.CANCELLED: "was cancelled"} | dict.fromkeys(
+    (State.QUEUED, State.RUNNING, State.PAUSED), "has not ended"
+)
 
 
 @final
@@ -144,7 +149,19 @@ def at_best_epoch(curves: Sequence[Curve]) -> Callable[[Run], float | None]:
 
 def verdicts(rows: Sequence[TrialRow], direction: Direction, *, alpha: float = 0.05) -> tuple[Paired, ...]:
     """Every pair of these trials, corrected together."""
-    return pairs({row.address: row.judged for row in rows}, direction, alpha=alpha)
+    found = pairs({row.address: row.judged for row in rows}, direction, alpha=alpha)
+    # A table may show values of these: of runs that were not trained to their end, which no verdict is about.
+    unfit = {row.address: f"{row.address} {_FATES[row.trial.state]}" for row in rows if _unfit(row)}
+    return tuple(
+        replace(pair, words=f"not shown: {' and '.join(unfit[name] for name in (pair.a, pair.b) if name in unfit)}")
+        if not pair.n and unfit.keys() & {pair.a, pair.b}
+        else pair
+        for pair in found
+    )
+
+
+def _unfit(row: TrialRow) -> bool:
+    return not row.judged and row.trial.state in _FATES
 
 
 @final

@@ -46,6 +46,22 @@ def test_what_diverged_is_judged_and_what_failed_or_was_repeated_is_not():
     assert math.isnan(row.judged[1])
 
 
+def test_a_verdict_says_of_whom_nothing_is_compared():
+    def one(number, state, *runs):
+        return trial_row("s", Trial(number=number, params={}, state=state, runs=runs))
+
+    rows = [
+        one(6, State.COMPLETE, run(6, 0, 1.0), run(6, 1, 2.0)),
+        one(1, State.PRUNED, run(1, 0, 3.0, State.PRUNED), run(1, 1, 4.0, State.PRUNED)),
+        one(2, State.RUNNING, run(2, 0, None, State.RUNNING)),
+        one(3, State.COMPLETE, run(3, 7, 3.0)),
+    ]
+    said = {(pair.a, pair.b): pair.words for pair in verdicts(rows, DOWN)}
+    assert said["s/6", "s/1"] == "not shown: s/1 was pruned"
+    assert said["s/1", "s/2"] == "not shown: s/1 was pruned and s/2 has not ended"
+    assert said["s/6", "s/3"] == "not shown: no seed in common"
+
+
 def test_another_metric_is_that_of_the_best_epoch():
     value = at_best_epoch([Curve(run=RunKey(0, 1), metric="acc", epochs=(0, 1, 2), values=(0.1, 0.9, 0.5))])
     assert value(run(0, 1, 1.0, best_epoch=1)) == 0.9

@@ -61,7 +61,9 @@ def test_a_metric_that_comes_after_the_first_rung_is_named_where_all_are_pruned(
     ended = hpsearch("run", "late.yaml", "--on", "inline", "--set", "baseline=false")
     assert f"note: {words}" in " ".join(ended.err.split())
     assert f"note     {words}\n" in hpsearch("status", "late").out
-    later = hpsearch("run", "late.yaml", "--on", "inline", "--name", "later", "--set", "pruner.successive_halving.min_epochs=4")
+    later = hpsearch(
+        "run", "late.yaml", "--on", "inline", "--name", "later", "--set", "pruner.successive_halving.min_epochs=4"
+    )
     assert later.code == 0
     assert "note" not in later.err
     assert "note" not in hpsearch("status", "later").out
