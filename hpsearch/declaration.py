@@ -11,11 +11,29 @@ from collections.abc import Mapping
 from hpsearch.errors import ObjectiveError
 from hpsearch.objective import ObjectiveAddress, TrainingTask, find
 
+#: classes of ``torch.optim`` by the names that we have for what they do
+_CLASSES = {"SGD": "sgd", "Adam": "adam", "AdamW": "adamw", "RMSprop": "rmsprop", "Adagrad": "adagrad"}
+
 
 def declared_optimizer(address: ObjectiveAddress) -> str | None:
-    """The optimizer of a task's class."""
+    """The optimizer of a task's class; of a function, the only one of ``torch.optim`` that its file makes."""
+    if is_function(address):
+        return _made_optimizer(address)
     name = _declared(address, "optimizer")
     return name if isinstance(name, str) else None
+
+
+def _made_optimizer(address: ObjectiveAddress) -> str | None:
+    calls = [node for part in _body(address) for node in ast.walk(part) if isinstance(node, ast.Call)]
+    made = [(ast.unparse(call.func).split(".")[-1], call) for call in calls]
+    found = set()
+    for name, call in made:
+        if name in _CLASSES:
+            given = {keyword.arg: keyword.value for keyword in call.keywords}
+            momentum = name == "SGD" and ast.unparse(given.get("momentum", ast.Constant(0))) not in ("0", "0.0")
+            nesterov = momentum and "nesterov" in given and ast.unparse(given["nesterov"]) != "False"
+            found.add("nesterov" if nesterov else "momentum" if momentum else _CLASSES[name])
+    return found.pop() if len(found) == 1 else None
 
 
 def declared_epochs(address: ObjectiveAddress) -> int | None:

@@ -23,6 +23,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PARAMETER = re.compile(r"[^\W\d][\w-]{0,99}")
 #: a grid over more parameters than this asks for a confirmation: the textbook's "grid for 2 or 3, random above"
 GRID_PARAMETERS = 3
+#: words of metrics' names of which more is better, and less
+_RISING = {"acc", "accuracy", "auc", "f1", "r2", "precision", "recall"}
+_FALLING = {"loss", "error", "mae", "mse", "rmse", "nll", "perplexity"}
 
 
 @final
@@ -297,7 +300,22 @@ def differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str
 
 
 def warnings_of(study: Study) -> list[str]:
-    """What is allowed but seldom meant, each in a sentence. Today: grids that are too large."""
+    """What is allowed but seldom meant, each in a sentence: metrics the wrong way round, grids that are too large."""
+    return [*_direction_warning(study), *_grid_warnings(study)]
+
+
+def _direction_warning(study: Study) -> list[str]:
+    words = set(re.split(r"[\W_]+", study.metric.lower()))
+    usual = Direction.MAXIMIZE if words & _RISING else Direction.MINIMIZE if words & _FALLING else study.direction
+    if usual is study.direction:
+        return []
+    best = "lowest" if study.direction is Direction.MINIMIZE else "highest"
+    return [
+        f"the best trial will be that of the {best} {study.metric}; metric: {{{study.metric}: {usual}}} turns it round"
+    ]
+
+
+def _grid_warnings(study: Study) -> list[str]:
     space, cells = study.search_space, study.strategy.size(study.search_space)
     if study.strategy.name != "grid" or cells is None:
         return []
@@ -327,7 +345,7 @@ def textbook_baseline(
     """A setting that needs no search: ``given``, filled up with what the textbook starts with.
 
     Fixed values stay. ``lr``, ``momentum`` and ``betas`` follow the optimizer: the ``optimizer`` of the setting; or
-    else the one that the task of ``objective`` names; or else SGD with momentum 0.9 where ``momentum`` is searched,
+    else the one that the code of ``objective`` names; or else SGD with momentum 0.9 where ``momentum`` is searched,
     and Adam at 3e-4 where it is not. No regularisation
     (weight_decay, l1, dropout, label_smoothing 0), even where that lies outside the range; a choice takes the
     textbook's value or its first; every other range takes its middle.

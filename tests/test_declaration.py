@@ -49,6 +49,21 @@ def test_the_optimizer_of_a_task(written):
     assert declared_optimizer(written("class Task(hp.TrainingTask):\n    optimizer = 3\n")) is None
 
 
+@pytest.mark.parametrize(
+    ("made", "optimizer"),
+    [
+        ("torch.optim.SGD(parameters, lr=run['lr'])", "sgd"),
+        ("SGD(parameters, lr=run['lr'], momentum=0.9)", "momentum"),
+        ("optim.SGD(parameters, lr=0.1, momentum=run['momentum'], nesterov=True)", "nesterov"),
+        ("torch.optim.AdamW(parameters)", "adamw"),
+        ("torch.optim.SGD(parameters) if run['sgd'] else torch.optim.Adam(parameters)", None),
+        ("torch.optim.LBFGS(parameters)", None),
+    ],
+)
+def test_the_only_optimizer_that_a_functions_file_makes(written, made, optimizer):
+    assert declared_optimizer(written(f"def train(run):\n    optimizer = {made}\n", "train")) == optimizer
+
+
 def test_a_function_is_told_from_a_class(written):
     assert is_function(written("def train(run): ...\n", "train"))
     assert not is_function(written("class Task(hp.TrainingTask): ...\n"))

@@ -239,6 +239,26 @@ def test_a_grid_says_what_it_means():
     assert warnings_of(replace(grid, strategy=Random(), n_trials=9)) == []
 
 
+@pytest.mark.parametrize(
+    ("metric", "direction", "warned"),
+    [
+        ("val_accuracy", "minimize", True),
+        ("val_accuracy", "maximize", False),
+        ("val_loss", "maximize", True),
+        ("val_loss", "minimize", False),
+        ("test.RMSE", "maximize", True),
+        ("lossy_ratio", "maximize", False),
+        ("reward", "minimize", False),
+    ],
+)
+def test_a_metric_the_wrong_way_round_is_asked_about(metric, direction, warned):
+    lines = warnings_of(replace(BASE, metric=metric, direction=Direction(direction)))
+    assert len(lines) == warned
+    assert all(
+        f"metric: {{{metric}: {'maximize' if direction == 'minimize' else 'minimize'}}}" in line for line in lines
+    )
+
+
 def test_the_textbook_baseline():
     full = SearchSpace(
         {
