@@ -281,8 +281,8 @@ class TrainingTask(ABC):
         return {} if target.is_floating_point() else {"accuracy": (output.argmax(-1) == target).double().mean()}
 
     #: a batch and its random numbers -> the augmented batch; None: no augmentation.
-    #: Override with ``def augment(self, batch, key)``: ``key.uniform(*shape)`` gives numbers in [0, 1) that depend on
-    #: the run's seed, the epoch and the example alone; shapes start with B.
+    #: Override with ``def augment(self, batch, key)``: ``key.uniform(*shape)`` gives numbers in [0, 1), ``key.normal``
+    #: normal ones, that depend on the run's seed, the epoch and the example alone; shapes start with B.
     augment: ClassVar[Callable[[Any, Tensor, Any], Tensor] | None] = None
 
 

@@ -179,12 +179,20 @@ def _dropouts(training: FusedTraining, lane: Lane, rows: Tensor, model: nn.Modul
         filled = [n for n in empty if n not in dict(empty_buffers(model))]
     model.train()
     if generators(device) != state:
-        raise CannotFuse(RANDOM)
+        raise CannotFuse(RANDOM + _of_attention(model))
     if changed:
         raise CannotFuse(f"the forward changes its own weights in place ({', '.join(changed[:3])})")
     if filled:
         raise CannotFuse(f"the forward fills buffers that are None before ({', '.join(filled[:3])})")
     return calls
+
+
+def _of_attention(model: nn.Module) -> str:
+    """Where random numbers are attention's own dropout: which, and what helps."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention) and module.dropout > 0:
+            return f": attention's own dropout; {name or 'its'}.dropout = 0.0 fuses"
+    return ""
 
 
 def generators(device: torch.device) -> tuple[object, ...]:

@@ -283,3 +283,13 @@ class Key:
         a, b = stream(self._seed, Purpose.AUGMENT, self._epoch, self._calls, self._examples)
         index = torch.arange(torch.Size(shape[1:]).numel(), device=self._examples.device)
         return (words(index, (a[:, None], b[:, None])) >> 8).view(shape).float() * 2.0**-24
+
+    def normal(self, *shape: int) -> Tensor:
+        """float32 numbers of mean 0 and deviation 1; as ``uniform``, of which they are the quantiles.
+
+        Raises:
+            ValueError: shape does not start with B.
+        """
+        middle = self.uniform(*shape).double() + 2.0**-25  # of each of the 2**24 steps: never 0, symmetric
+        numbers: Tensor = torch.special.ndtri(middle)
+        return numbers.float()

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 from torch.nn import functional
@@ -236,3 +237,14 @@ def test_a_dropout_that_backward_would_compute_again_is_an_error_not_another_mas
     with KeyedDropout(0, 0):
         checkpoint(inner.eval(), x, use_reentrant=reentrant).sum().backward()
     assert x.grad.shape == (2, 4)
+
+
+def test_normal_numbers_are_normal_and_a_lane_has_its_own():
+    rows = torch.arange(50_000)
+    numbers = Key(3, 1, rows).normal(50_000, 2)
+    assert numbers.dtype == torch.float32
+    assert scipy.stats.kstest(numbers.flatten().numpy(), "norm").pvalue > 0.01
+    assert abs(scipy.stats.pearsonr(*numbers.T.numpy()).statistic) < 4 / 50_000**0.5
+    lanes = torch.func.vmap(lambda seed: Key(seed, 1, rows[:7]).normal(7, 2))(torch.tensor([3, 4]))
+    assert torch.equal(lanes[0], numbers[:7])
+    assert not torch.equal(lanes[0], lanes[1])
