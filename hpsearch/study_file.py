@@ -24,6 +24,14 @@ from hpsearch.strategy import Strategy
 from hpsearch.study import Study, textbook_baseline
 from hpsearch.trial import Direction
 
+#: what others call kinds of range, to be understood in a hint only
+_OTHER_WORDS = {
+    "loguniform": "log",
+    "log_uniform": "log",
+    "float": "uniform",
+    "randint": "int",
+    "categorical": "choice",
+}
 #: kind of range -> the fields of Float or Int that it sets, and an example
 RANGES: Mapping[str, tuple[type[Float] | type[Int], dict[str, bool], str]] = {
     "log": (Float, {"log": True}, "[1e-5, 1]"),
@@ -265,6 +273,7 @@ class _Builder:
         unknown = [key for key in options if key not in allowed]
         for key in unknown:
             hint = did_you_mean(key, [*RANGES, "choice", *allowed] if not kinds else list(allowed) or ["choice"])
+            hint = f"did you mean {_OTHER_WORDS[key]}?" if not kinds and key in _OTHER_WORDS else hint
             if key in ("low", "high"):
                 hint = f"{name}: {{log: [low, high]}}, or uniform, reverse_log, int, log_int"
             self._fields.wrong(

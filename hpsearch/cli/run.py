@@ -296,6 +296,9 @@ def _summary(outcome: Outcome, note: str) -> None:
     if note:
         say(textwrap.fill(f"note: {note}", 80, subsequent_indent="  "), style="yellow")
     if outcome.state == "complete":
-        say(f"next: hpsearch {'show' if progress.best else 'status'} {outcome.study}")
+        if not progress.best and progress.failures:
+            say(f"next: hpsearch show {outcome.study}/{progress.failures[-1][0]}   says how it failed")
+        else:
+            say(f"next: hpsearch {'show' if progress.best else 'status'} {outcome.study}")
     else:
         say(f"next: hpsearch resume {outcome.study}")
