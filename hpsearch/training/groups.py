@@ -240,7 +240,7 @@ class _Hand:
                 self._go_alone(first, str(reason))
                 self._all_alone(str(reason))
             else:
-                self._part([*first, *queue], key, str(reason))
+                self._part([*first, *queue], key, reason)
             return None
         queue.extendleft(reversed(waiting))
         if ended.over:
@@ -289,13 +289,13 @@ class _Hand:
                 group.add(queue[0])
             except CannotFuse as reason:
                 if group.members:
-                    self._part(list(queue), place, str(reason), group.members)
+                    self._part(list(queue), place, reason, group.members)
                 return
             queue.popleft()
         if not queue:
             self._groups.pop(place, None)
 
-    def _part(self, members: Sequence[Member], key: Place, reason: str, joined: Sequence[Member] = ()) -> None:
+    def _part(self, members: Sequence[Member], key: Place, reason: CannotFuse, joined: Sequence[Member] = ()) -> None:
         """Try again with lanes that differ in less; where they differ in nothing, each trains alone.
 
         ``joined``: those of the group that have lanes, which they keep.
@@ -304,12 +304,13 @@ class _Hand:
         form = members[0].key
         level = self._parted.get(form, 0)
         parted = self._place_of(members[0]) != key  # meanwhile, for the sake of others
-        if parted or (level < 2 and len({member.parted(2) for member in [*joined, *members]}) > 1):
+        differ = level < 2 and not reason.alike and len({member.parted(2) for member in [*joined, *members]}) > 1
+        if parted or differ:
             self._parted[form] = level if parted else level + 1
             for member in members:
                 self._queue(member)
             return
-        self._go_alone(members, reason)
+        self._go_alone(members, str(reason))
 
     def _say(self, group: Group, members: Sequence[Member]) -> None:
         self._report(members, group.engine, len(group.members), group.reason)

@@ -43,7 +43,8 @@ def refuse_what_gains_nothing(training: FusedTraining) -> None:
         CannotFuse: its lanes would be slower than its runs one after the other.
     """
     if training.device.type == "cpu" and training.way.convolutions > LARGEST_CONVOLUTIONS:
-        raise CannotFuse("its convolutions would be slower in lanes on a CPU (--fuse 8 trains eight together anyway)")
+        words = "its convolutions would be slower in lanes on a CPU (--fuse 8 trains eight together anyway)"
+        raise CannotFuse(words, alike=True)
 
 
 @contextmanager

@@ -41,11 +41,16 @@ GRADIENT_HOOK = "has a hook on a gradient, which lanes take in another way than 
 
 
 class CannotFuse(Exception):
-    """Why runs cannot train together, in words; ``never``: nor can any two of the study."""
+    """Why runs cannot train together, in words.
 
-    def __init__(self, reason: str, *, never: bool = False) -> None:
+    Args:
+        never: nor can any two of the study.
+        alike: nor can those of them that are more alike.
+    """
+
+    def __init__(self, reason: str, *, never: bool = False, alike: bool = False) -> None:
         super().__init__(reason)
-        self.never = never
+        self.never, self.alike = never, alike
 
 
 @final

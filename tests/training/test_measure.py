@@ -4,7 +4,9 @@ import torch
 from torch import nn
 
 from hpsearch.objective import Data
+from hpsearch.training import group
 from hpsearch.training.measure import LARGEST_CONVOLUTIONS, counted
+from hpsearch.training.probe import probe
 from tests.training.fusing import ROWS, Small, alone, assert_same, assignments, is_fused, keys, noise, together
 
 
@@ -13,7 +15,9 @@ class Images(Small):
 
     def model(self, params):
         width = params["width"]
-        return nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(width * 256, 3))
+        return nn.Sequential(
+            nn.Conv2d(1, width, 3, padding=1), nn.Dropout(params["dropout"]), nn.Flatten(), nn.Linear(width * 256, 3)
+        )
 
     def data(self):
         return Data(noise(1, 16, 16), torch.arange(ROWS) % 3)
@@ -29,13 +33,16 @@ def test_multiplications_of_a_forward():
     assert not model[0]._forward_hooks
 
 
-def test_large_convolutions_train_alone_on_a_cpu_unless_told_otherwise(tmp_path):
+def test_large_convolutions_train_alone_on_a_cpu_unless_told_otherwise(tmp_path, monkeypatch):
     width = 1 + LARGEST_CONVOLUTIONS // (16 * 256 * 9)
-    runs = assignments([{"width": width, "lr": 0.01 * k} for k in (1, 2)])
+    runs = assignments([{"width": width, "dropout": 0.1 * k} for k in (1, 2)])
+    probes = []
+    monkeypatch.setattr(group, "probe", lambda *given: probes.append(1) or probe(*given))
     told = together(Images, tmp_path / "lanes", runs, fixed_lanes=False)
+    assert len(probes) == 1  # more alike, they would be no faster
     assert {(g.engine, g.reason[:16]) for g in told.grouped} == {("solo", "its convolutions")}
     forced = together(Images, tmp_path / "forced", runs)
     assert is_fused(forced, 2)
     assert_same(forced, alone(Images, tmp_path / "alone", runs), keys(runs))
-    small = assignments([{"width": width - 1, "lr": 0.01 * k} for k in (1, 2)])
+    small = assignments([{"width": width - 1, "dropout": 0.1 * k} for k in (1, 2)])
     assert is_fused(together(Images, tmp_path / "small", small, fixed_lanes=False), 2)
