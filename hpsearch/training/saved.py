@@ -98,5 +98,4 @@ def _read(file: Path, sha256: str) -> list[dict[str, Any]]:
             models: list[dict[str, Any]] = torch.load(opened, map_location="cpu", weights_only=True)["models"]
             return models
     except FileNotFoundError:
-        hint = "model(files=...), where the study ran with --files; else hpsearch rerun makes the run again"
-        raise NotFoundError(f"the checkpoint {file} is gone", hint=hint) from None
+        raise NotFoundError(f"the checkpoint {file} is gone", hint="hpsearch rerun makes the run again") from None
