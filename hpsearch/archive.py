@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, final
 
 from hpsearch.errors import NotFoundError
+from hpsearch.objective import ObjectiveAddress
 from hpsearch.strategy import Decision
 from hpsearch.trial import Checkpoint, Lost, Run, RunKey, State, Trial
 
@@ -53,6 +55,13 @@ class StudySummary:
     tags: Sequence[str] = ()
     #: (address, tag) of its trials and runs, oldest first
     trial_tags: Sequence[tuple[str, str]] = ()
+
+    @property
+    def objective(self) -> ObjectiveAddress:
+        """Where its training code is, or was; of a study written in Python, from this folder."""
+        source, _, name = str(self.spec["objective"]).rpartition(":")
+        folder = Path(self.file).parent if self.file else Path.cwd()
+        return ObjectiveAddress(source=source, name=name, folder=folder)
 
 
 @final

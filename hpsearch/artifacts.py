@@ -10,7 +10,6 @@ from typing import final
 from hpsearch.archive import Archive
 from hpsearch.declaration import is_task
 from hpsearch.errors import StudyHeldError
-from hpsearch.objective import ObjectiveAddress
 from hpsearch.settings import checkpoint_file, checkpoint_folder
 from hpsearch.trial import Checkpoint, RunKey
 
@@ -60,10 +59,7 @@ def orphans(archive: Archive, study: str, files: Path) -> list[Path]:
 def _outlived(archive: Archive, study: str, files: Path) -> list[Path]:
     """Of a TrainingTask's: a plain function, or code that is gone, may have given files of its own this name."""
     found = [file for pattern in _PAUSED for file in files.glob(pattern)]
-    summary = archive.study(study)
-    source, _, name = str(summary.spec["objective"]).rpartition(":")
-    folder = Path(summary.file).parent if summary.file else Path.cwd()
-    if not found or not is_task(ObjectiveAddress(source=source, name=name, folder=folder)):
+    if not found or not is_task(archive.study(study).objective):
         return []
     runs = [run for trial in archive.trials(study) for run in trial.runs]
     waiting = {checkpoint_folder(files, run.key) for run in runs if not run.state.final}

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, final
 from hpsearch.archive import Archive, StudySummary
 from hpsearch.errors import NotFoundError, UsageError
 from hpsearch.further import sealed
-from hpsearch.objective import ObjectiveAddress
 from hpsearch.space import Params
 from hpsearch.strategy import Decision
 from hpsearch.trial import Checkpoint, Direction, RunKey, Trial, best_trials
@@ -170,11 +169,8 @@ class StoredTrial:
             of = f"{study.name}/{self.number}" + ("" if seed is None else f" with seed {seed}")
             hint = "keep: 3 in the study file keeps those of the three best trials, where hpsearch has the loop"
             raise NotFoundError(f"no weights are kept of {of}", hint=hint)
-        source, _, name = str(study.spec["objective"]).rpartition(":")
-        folder = Path(study.file).parent if study.file else Path.cwd()
-        address = ObjectiveAddress(source=source, name=name, folder=folder)
         where = self.results.files if files is None else study_files(files, study.name)
-        return load_models(address, self.params, kept[key], where)
+        return load_models(study.objective, self.params, kept[key], where)
 
 
 def run_rows(trial: Trial) -> list[dict[str, Any]]:

@@ -114,11 +114,11 @@ def prepare_member(
     active.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     orders = worker.orders_of(active, workload)
     recipe, given = resolve(task, active.params), ModelParams(active.params)
-    before = Shared(task)
+    at_first = Shared(task)
     parts = prepare(task, workload.seed, device, given)
     active.data = parts[0].fingerprint
-    filled, before = before, Shared(task)
-    changes += filled.used(before)
+    before = Shared(task)
+    changes += at_first.used(before)
     try:
         models = [build(task, given, part, active.seed).to(device, dtype_of(task)) for part in parts]
     finally:

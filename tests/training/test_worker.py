@@ -40,7 +40,9 @@ class Broken(Task):
 """
 
 
-def attempt(folder: Path, source: str, name: str = "train", *, params=None, stopped=lambda: False, **changes):
+def attempt(
+    folder: Path, source: str, name: str = "train", *, params=None, stopped=lambda: False, device="cpu", **changes
+):
     """Every report of an attempt at ``source``."""
     (folder / "code.py").write_text(source)
     workload = Workload(
@@ -55,7 +57,7 @@ def attempt(folder: Path, source: str, name: str = "train", *, params=None, stop
     key = changes.pop("key", KEY)
     assignment = Assignment(run=key, params={"lr": 0.1} if params is None else params, attempt=2, **changes)
     reports = []
-    execute(assignment, workload, send=reports.append, stopped=stopped, device="cpu")
+    execute(assignment, workload, send=reports.append, stopped=stopped, device=device)
     assert all(report.run == key and report.attempt == 2 for report in reports)
     assert all(isinstance(report, EpochReport) for report in reports[:-1])
     return reports
@@ -471,23 +473,6 @@ def test_a_task_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_a_gpu_that_there_is_not_is_named(tmp_path):
-    reports = []
-    (tmp_path / "code.py").write_text(TASK)
-    workload = Workload(
-        study="s",
-        objective=ObjectiveAddress("code.py", "Task", tmp_path),
-        metric="val_loss",
-        direction="minimize",
-        seed=0,
-        files=tmp_path / "files",
-    )
-    execute(
-        Assignment(run=KEY, params={"dropout": 0.1}, attempt=1),
-        workload,
-        send=reports.append,
-        stopped=lambda: False,
-        device="cuda:77",
-    )
-    (last,) = reports
+    (last,) = attempt(tmp_path, TASK, "Task", params={"dropout": 0.1}, device="cuda:77")
     assert (last.state, last.reason) == (State.FAILED, "study")
     assert "device cuda:77: torch" in last.error
